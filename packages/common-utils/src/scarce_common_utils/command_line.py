@@ -1,0 +1,238 @@
+"""From a command's dataclass to its flags, its errors and its exit code: the one place that knows the library (cyclopts).
+
+A command is a function `(config) -> None` whose one parameter is a frozen, keyword-only dataclass. Each field is an
+`Annotated[type, Option("help", ...)]`; a field marked with `Operands` takes what stands without a flag. What a person got
+wrong ends as one plain line on standard error and exit code 2, before anything is written.
+"""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+from scarce_common_utils.errors import UserError
+
+Config = TypeVar("Config")
+_PARSE_ERRORS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What the help says of a field, and the range of its values.
+
+    Attributes:
+        help: one sentence; `unit` is appended in brackets.
+        at_least, at_most, above, below: bounds of a number; a value outside them is refused with the value and the bound.
+        unit: such as `steps` or `images`.
+    """
+
+    help: str
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    unit: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """Marks the field that takes the words without a flag: a string or None, or a tuple of strings (any number)."""
+
+    name: str
+    help: str
+
+
+class Command(NamedTuple):
+    """`function` does the work; `config` is its dataclass; `hints` answers option names of other projects with ours."""
+
+    function: Callable[[Any], None]
+    config: type
+    hints: Mapping[str, str] = {}
+
+
+def run_commands(name: str, version: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` (None: the process's own), run the command, and return the exit code: 0, 2 for a person's mistake, 130.
+
+    Args:
+        name: the program's name.
+        version: what `--version` prints.
+        commands: command name -> Command; the function's docstring is its help.
+        argv: words after the program's name.
+    """
+    from cyclopts import App
+    from cyclopts.exceptions import CycloptsError
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    app = App(
+        name=name,
+        version=version,
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+        help_format="plaintext",
+    )
+    for command_name, command in commands.items():
+        app.command(_adapter(command, words), name=command_name)
+    try:
+        app(words)
+    except CycloptsError as error:
+        print(f"{name}: {_sentence(error, words, commands)}", file=sys.stderr)
+        return _PARSE_ERRORS
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return _PARSE_ERRORS
+    except KeyboardInterrupt:
+        print(f"{name}: stopped. What was checkpointed can be resumed.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def given_options(config: type, argv: Sequence[str]) -> frozenset[str]:
+    """Names of the fields of `config` whose flags stand in `argv`, however they are spelt (`--a-b=1`, `--no-a-b`)."""
+    words = {word.split("=", 1)[0][2:].replace("_", "-") for word in argv if word.startswith("--")}
+    names = {field.name: field.name.replace("_", "-") for field in dataclasses.fields(config)}
+    return frozenset(field for field, flag in names.items() if flag in words or f"no-{flag}" in words)
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Fields of a configuration as JSON values: paths as strings, tuples as lists; `resume` and `given` left out."""
+    fields = (field.name for field in dataclasses.fields(config) if field.name not in ("resume", "given"))
+    return {name: _plain(getattr(config, name)) for name in fields}
+
+
+def resumed_config(config: Config, stored: Mapping[str, Any], *, may_change: Collection[str] = ()) -> Config:
+    """Configuration of a resumed run: the stored one, with what the person may change taken from `config`.
+
+    Args:
+        config: as parsed, with `given` naming the options that the person wrote.
+        stored: options of the earlier run, as `plain_config` wrote them.
+        may_change: names of fields that change no number of the run, such as `device` or `workers`.
+
+    Raises:
+        UserError: an option was given that differs from the stored one and would change the result; or the stored
+            options do not fit this version's; the option is named.
+    """
+    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]  # a dataclass instance by contract
+    unknown = sorted(set(stored) - known)
+    if unknown:
+        raise UserError(
+            f"The run folder's configuration has the option {unknown[0]!r}, which this version does not know."
+        )
+    hints = get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    for name, value in stored.items():
+        now = getattr(config, name)
+        if name in config.given:  # type: ignore[attr-defined]  # part of RunOptions
+            if _plain(now) == value or name in may_change:
+                continue
+            flag = "DATA" if name in ("data", "genome", "train") else "--" + name.replace("_", "-")
+            raise UserError(
+                f"{flag} is {_plain(now)!r}, but the run to resume has {value!r}, and another value would change its result. "
+                f"Leave {flag} out, or start a new run."
+            )
+        values[name] = _revive(value, hints[name])
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]  # a dataclass instance by contract
+
+
+def _adapter(command: Command, words: Sequence[str]) -> Callable[..., None]:
+    """Function with the signature that cyclopts reads: operands by position, the dataclass flattened into flags."""
+    from cyclopts import Parameter
+
+    flags, operands = _annotated(command.config)
+    given = given_options(command.config, words)
+
+    def finish(config: Any, found: Any) -> None:
+        values: dict[str, Any] = {"given": given}
+        if operands is not None and found:
+            values |= {operands[0]: found, "given": given | {operands[0]}}
+        command.function(dataclasses.replace(config, **values))
+
+    def several(*found: str, config: Any = None) -> None:
+        finish(command.config() if config is None else config, found)
+
+    def single(found: str | None = None, /, *, config: Any = None) -> None:
+        finish(command.config() if config is None else config, found)
+
+    def none(*, config: Any = None) -> None:
+        finish(command.config() if config is None else config, None)
+
+    function = none if operands is None else several if operands[2] else single
+    function.__annotations__["config"] = Annotated[flags, Parameter(name="*")]
+    if operands is not None:
+        kind = str if operands[2] else str | None
+        function.__annotations__["found"] = Annotated[kind, Parameter(name=operands[1].name, help=operands[1].help)]
+    function.__doc__ = command.function.__doc__
+    return function
+
+
+def _annotated(config: type) -> tuple[type, tuple[str, Operands, bool] | None]:
+    """`config` with each field's Option turned into the library's own Parameter, and its operand field, if any."""
+    from cyclopts import Parameter, validators
+
+    operands: tuple[str, Operands, bool] | None = None
+    hints = get_type_hints(config, include_extras=True)
+    for field in dataclasses.fields(config):
+        kind, *extras = (
+            get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (hints[field.name],)
+        )
+        option = next((extra for extra in extras if isinstance(extra, Option)), None)
+        operand = next((extra for extra in extras if isinstance(extra, Operands)), None)
+        if operand is not None:
+            operands = (field.name, operand, get_origin(kind) is tuple)
+        if option is None:
+            parameter = Parameter(parse=False)
+        else:
+            text = f"{option.help} [{option.unit}]" if option.unit else option.help
+            bounds = {"gte": option.at_least, "lte": option.at_most, "gt": option.above, "lt": option.below}
+            bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+            parameter = Parameter(help=text, validator=validators.Number(**bounds) if bounds else None)
+        hints[field.name] = Annotated[kind, parameter]
+    flags = type(config.__name__, (config,), {"__annotations__": hints, "__module__": __name__})
+    for field in dataclasses.fields(config):
+        if field.default is not dataclasses.MISSING:
+            setattr(flags, field.name, field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            setattr(flags, field.name, dataclasses.field(default_factory=field.default_factory))
+    return dataclasses.dataclass(frozen=True, kw_only=True)(flags), operands
+
+
+def _sentence(error: Exception, words: Sequence[str], commands: Mapping[str, Command]) -> str:
+    """The library's message as one sentence with the mend."""
+    text = " ".join(str(error).split())
+    command = next((word for word in words if word in commands), None)
+    unknown = next((word for word in text.split() if word.startswith("--")), "").rstrip(".,:")
+    if command is not None and "Unknown option" in text:
+        known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(commands[command].config)]
+        hint = commands[command].hints.get(unknown.split("=")[0].lstrip("-").replace("-", "_"))
+        if hint is not None:
+            return f"Unknown option: {unknown}. Here it is called {hint}."
+        if "Did you mean" not in text:
+            near = difflib.get_close_matches(unknown, known, n=1)
+            return f"Unknown option: {unknown}. " + (f"Did you mean {near[0]}?" if near else f"See `{command} --help`.")
+    if text.startswith("Unused Tokens"):
+        return (
+            f"{text.removeprefix('Unused Tokens: ').rstrip('.')} was not expected here. See `{command or ''} --help`."
+        )
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _revive(value: Any, kind: Any) -> Any:
+    """JSON value -> the type of the field: paths and tuples come back as such."""
+    kinds = get_args(kind) if get_origin(kind) is not tuple else (kind,)
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and get_origin(kind) is not Literal and (kind is Path or Path in kinds):
+        return Path(value)
+    return value

@@ -1,0 +1,69 @@
+"""Options that several commands share, as frozen keyword-only dataclasses to inherit from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+
+from scarce_common_utils.command_line import Operands, Option
+from scarce_common_utils.errors import UserError
+
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where a run writes, what it draws from, and on what it computes."""
+
+    seed: Annotated[int, Option("Seed of all randomness; the same seed gives the same bits on a CPU", at_least=0)] = 0
+    out: Annotated[Path | None, Option("Run folder to make; by default a new one under runs/")] = None
+    resume: Annotated[Path | None, Option("Run folder to go on with; data and options come from it")] = None
+    device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
+    precision: Annotated[Precision, Option("Numbers of the forward pass: bf16 and fp16 by autocast")] = "float32"
+    given: frozenset[str] = frozenset()  # names of the options that the person wrote; filled in by command_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataOptions:
+    """Which images, and how they are brought to one size."""
+
+    data: Annotated[
+        str | None,
+        Operands(
+            "DATA",
+            "A folder of images, a parquet or npz file, `digits` (built in), torchvision:NAME or hf:NAME; an existing path comes first",
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        Option(
+            "Side of the square that images are resized and cropped to; by default their own size, 64 where sizes differ",
+            at_least=4,
+            at_most=1024,
+            unit="pixels",
+        ),
+    ] = None
+    test_share: Annotated[
+        float, Option("Share of each class held out where the data have no test part", above=0.0, below=1.0)
+    ] = 0.2
+    download: Annotated[bool, Option("Let torchvision:NAME fetch its files")] = True
+    data_folder: Annotated[Path, Option("Where torchvision:NAME keeps its files")] = Path("data")
+
+
+def choose_device(name: str) -> torch.device:
+    """`torch.device` for an option's value; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: the name is no device, or the device is not here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator if accelerator is not None and accelerator.type in ("cuda", "mps") else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"--device is {name!r}, which cannot be used here ({reason}). Choose cpu, or auto.") from error
+    return device
