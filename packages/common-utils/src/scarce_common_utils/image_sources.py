@@ -28,12 +28,13 @@ def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
         raise UserError(
             "torchvision:NAME needs torchvision, which is not installed: pip install torchvision"
         ) from error
-    kind = getattr(datasets, name, None)
+    kind: Any = getattr(datasets, name, None)
     if not inspect.isclass(kind):
         near = difflib.get_close_matches(
             name, [other for other in dir(datasets) if other[0].isupper()], n=1, cutoff=0.4
         )
         raise UserError(f"torchvision has no set {name!r}." + (f" Did you mean torchvision:{near[0]}?" if near else ""))
+    constructor: Any = kind
     parameters = inspect.signature(kind).parameters
     extra = {"download": download} if "download" in parameters else {}
     if "train" in parameters:
@@ -43,7 +44,7 @@ def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
     else:
         raise UserError(f"torchvision:{name} has no training and test parts that can be asked for by name.")
     try:
-        parts = [kind(root=folder, **choice, **extra) for choice in choices]
+        parts = [constructor(root=folder, **choice, **extra) for choice in choices]
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         raise UserError(f"torchvision:{name} cannot be loaded into {folder} ({str(error).splitlines()[0]}).") from error
     return tuple(

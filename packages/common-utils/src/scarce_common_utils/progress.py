@@ -26,6 +26,7 @@ class Progress:
         self._total, self._unit, self._label = total, unit, label
         self._start = self._done = start
         self._terminal = sys.stderr.isatty()
+        self._shown = ""
         self._began = self._spoke = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -57,9 +58,10 @@ class Progress:
         """Count `count` more units as done; `shown` are numbers to print beside them, host numbers, not tensors."""
         self._done += count
         if self._terminal:
-            text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            extra = {"shown": text} if shown else {}
-            self._bar.update(self._task, completed=self._done, rate=f"{self._rate():.3g} {self._unit}/s", **extra)
+            if shown:
+                self._shown = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            rate = f"{self._rate():.3g} {self._unit}/s"
+            self._bar.update(self._task, completed=self._done, rate=rate, shown=self._shown)
         elif time.monotonic() - self._spoke >= SECONDS_BETWEEN_LINES:
             self._line(shown, final=False)
 

@@ -68,11 +68,11 @@ class Difference(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Mean over seeds, sample `deviation` (None with one seed), and how many seeds."""
+    """Mean over seeds, sample `deviation` (None with one seed), and the number of `seeds`."""
 
     mean: float
     deviation: float | None
-    count: int
+    seeds: int
 
 
 def record_path(folder: Path, record: Record) -> Path:

@@ -1,0 +1,1 @@
+"""Arms and scales of the imwa reproduction."""
