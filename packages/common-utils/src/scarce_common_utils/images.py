@@ -310,7 +310,7 @@ def _fit(array: numpy.ndarray, *, side: tuple[int, int], channels: int) -> Tenso
         array = array[:, :, None]
     if array.shape[2] != channels:
         array = numpy.repeat(array, channels, axis=2)
-    return torch.from_numpy(numpy.ascontiguousarray(array.transpose(2, 0, 1)))
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
 def _item_name(item: Any, index: int) -> str:
