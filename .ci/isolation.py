@@ -28,7 +28,9 @@ def closure(name: str) -> set[str]:
         found.add(distribution)
         for line in metadata.requires(distribution) or []:
             requirement = Requirement(line)
-            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+            ):
                 waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
     return found
 

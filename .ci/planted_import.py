@@ -23,7 +23,9 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     """Run the contracts over the sources below `root`."""
     paths = os.pathsep.join(str(path) for path in sorted((root / "packages").glob("*/src")))
     command = [shutil.which("lint-imports") or "lint-imports", "--no-cache", "--config", str(root / "pyproject.toml")]
-    return subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=root, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
 
 
 def main() -> None:
@@ -32,12 +34,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             shutil.copy(ROOT / "pyproject.toml", root)
-            shutil.copytree(ROOT / "packages", root / "packages", ignore=shutil.ignore_patterns("tests", "examples", "*.gz"))
+            shutil.copytree(
+                ROOT / "packages", root / "packages", ignore=shutil.ignore_patterns("tests", "examples", "*.gz")
+            )
             planted = root / "packages" / file
             planted.write_text(planted.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
             result = lint_imports(root)
             if result.returncode == 0 or f"{contract} BROKEN" not in result.stdout:
-                sys.exit(f"`{line}` in {file} should break the contract {contract!r}, and did not:\n{result.stdout}{result.stderr}")
+                sys.exit(
+                    f"`{line}` in {file} should break the contract {contract!r}, and did not:\n{result.stdout}{result.stderr}"
+                )
             print(f"refused as it should be: `{line}` in {file} ({contract})")
 
 

@@ -1,12 +1,16 @@
 """`python -m reproduce PACKAGE --scale smoke|cpu|paper`: run a reproduction and print its table."""
 
+import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from reproduce.runner import Reproduction, report
+from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.command_line import Command, Operands, Option, run_commands
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.records import missing_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,16 @@ def reproduce(package: str, config: ReproduceConfig) -> None:
     )
     records = chosen.run()
     print("\n" + report(chosen, records))
+    content = {
+        "package": package,
+        "scale": config.scale,
+        "experiment": chosen.scale.experiment,
+        "arms": len(chosen.arms),
+        "seeds": len(chosen.seeds),
+        "missing": len(missing_records(records, arms=list(chosen.arms), seeds=chosen.seeds)),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_atomically(out / "summary.json", (json.dumps(content, indent=1) + "\n").encode())
     print(f"Records and runs: {out}")
 
 
