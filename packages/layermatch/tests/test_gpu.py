@@ -1,0 +1,108 @@
+"""The core on a CUDA device: against the slow twin, in both half precisions, and without a wait for the device."""
+
+import pytest
+import torch
+from torch import nn
+
+from layermatch import METHODS, LayerMatch, grad_relu_logits
+from reference.criterion import criterion_twin
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+def setting(dtype, **options):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to("cuda", dtype)
+
+    classifier = nn.Linear(5, 4, dtype=dtype, device="cuda")
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.copy_(draw(*parameter.shape))
+    criterion = LayerMatch(classifier, **({"threshold": 0.6, "momentum": 0.7} | options))
+    labels = torch.randint(4, (6,), generator=generator).cuda()
+    return classifier, criterion, (draw(6, 5).requires_grad_(), labels), draw(9, 5), draw(9, 5).requires_grad_()
+
+
+@pytest.mark.parametrize("grad_relu", [True, False])
+@pytest.mark.parametrize("reading", [None, "classifier"])
+def test_core_equals_the_twin_on_the_device(reading, grad_relu):
+    classifier, criterion, batch, weak, strong = setting(torch.float64, avg_clustering=reading, grad_relu=grad_relu)
+    live = (classifier.weight.tolist(), classifier.bias.tolist())
+    twin = criterion_twin(
+        labelled=(batch[0].tolist(), batch[1].tolist()),
+        weak=weak.tolist(),
+        strong=strong.tolist(),
+        classifier=live,
+        centres=live,
+        threshold=0.6,
+        unlabelled_weight=1.0,
+        grad_relu=grad_relu,
+    )
+    out = criterion(labelled=batch, weak=weak, strong=strong)
+    out.loss.backward()
+    assert out.pseudo_labels.tolist() == twin.pseudo_labels
+    assert out.weights.tolist() == twin.weights
+    pairs = [
+        (out.labelled_loss, twin.labelled_loss),
+        (out.unlabelled_loss, twin.unlabelled_loss),
+        (strong.grad, twin.strong_gradient),
+        (classifier.weight.grad, twin.weight_gradient),
+        (classifier.bias.grad, twin.bias_gradient),
+    ]
+    for found, expected in pairs:
+        torch.testing.assert_close(
+            found.detach().cpu(), torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12
+        )
+
+
+def test_grad_relu_bits_equal_the_plain_ones_on_the_device():
+    torch.manual_seed(0)
+    features, classifier = torch.randn(512, 128, device="cuda", requires_grad=True), nn.Linear(128, 100, device="cuda")
+    plain, cut = classifier(features), grad_relu_logits(features, classifier)
+    upstream = torch.randn_like(plain)
+    assert torch.equal(plain, cut)
+    assert torch.equal(*(torch.autograd.grad(logits, features, upstream)[0] for logits in (plain, cut)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_on_the_device(dtype):
+    _, criterion, batch, weak, strong = setting(torch.float32)
+    expected = criterion(labelled=batch, weak=weak, strong=strong).loss
+    with torch.autocast("cuda", dtype):
+        out = criterion(labelled=batch, weak=weak, strong=strong)
+    out.loss.backward()
+    criterion.update()
+    assert out.loss.dtype == torch.float32
+    torch.testing.assert_close(out.loss, expected, rtol=0.03, atol=0.03)
+    assert {tensor.dtype for tensor in criterion.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_never_waits_for_the_device(dtype, method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).cuda()
+    criterion = METHODS[method](model[2], threshold=0.3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    x, labels = torch.randn(8 + 24 + 24, 6, device="cuda"), torch.randint(4, (8,), device="cuda")
+    flag = torch.ones((), dtype=torch.bool, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+                labelled, weak, strong = model[:2](x).split([8, 24, 24])
+                out = criterion(labelled=(labelled, labels), weak=weak, strong=strong)
+            optimizer.zero_grad()
+            out.loss.backward()
+            optimizer.step()
+            criterion.update(step_taken=flag)
+            criterion.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert out.loss.isfinite()
