@@ -68,7 +68,9 @@ def isolation(session: nox.Session, package: str) -> None:
     with session.chdir(temporary):
         assert_installed(session, package)
         checks = str(ROOT / ".ci" / "isolation.py")
-        session.run("python", checks, PACKAGES[package], str(ROOT / "packages" / package / "README.md"))
+        session.run("python", checks, "readme", PACKAGES[package], str(ROOT / "packages" / package / "README.md"))
+        session.install("-c", str(CONSTRAINTS), "packaging")
+        session.run("python", checks, "distributions", distribution(package))
 
 
 @nox.session(requires=["build"])
@@ -178,10 +180,14 @@ def wheel(folder: str) -> Path:
     return next((DIST / folder).glob("*.whl"))
 
 
+def distribution(folder: str) -> str:
+    """Name of a package's distribution."""
+    return "scarce-common-utils" if folder == "common-utils" else folder
+
+
 def requirement(folder: str, extras: str) -> str:
     """`name[extras] @ file:...`: the wheel itself as a requirement, never a name to look up."""
-    name = "scarce-common-utils" if folder == "common-utils" else folder
-    return f"{name}{f'[{extras}]' if extras else ''} @ {wheel(folder).as_uri()}"
+    return f"{distribution(folder)}{f'[{extras}]' if extras else ''} @ {wheel(folder).as_uri()}"
 
 
 def declared_requirements(folder: str) -> list[str]:

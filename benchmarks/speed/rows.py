@@ -56,7 +56,8 @@ def in_turns(ours: Callable[[], object], peer: Callable[[], object], *, turns: i
             function()
         return (time.process_time() - began) / calls
 
-    turn(ours), turn(peer)
+    turn(ours)
+    turn(peer)
     pairs = [(turn(ours), turn(peer)) for _ in range(turns)]
     return Times(min(pair[0] for pair in pairs), min(pair[1] for pair in pairs))
 
