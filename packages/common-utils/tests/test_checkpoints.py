@@ -76,12 +76,23 @@ def test_a_flipped_bit_a_swapped_file_and_missing_digests_are_named(tmp_path):
     assert newest_checkpoint(tmp_path / "b", lambda sentence: None) is None
 
 
-def test_only_plain_content_is_read(tmp_path):
+class Payload:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_only_plain_content_is_read_and_no_code_runs(tmp_path):
     path = tmp_path / "step-00000001.pt"
-    torch.save({"object": Path("x")}, path)
+    torch.save({"object": Payload(tmp_path / "it ran")}, path)
     path.with_suffix(".sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
     with pytest.raises(UserError, match="no checkpoint that can be read"):
         load_checkpoint(path)
+    assert not (tmp_path / "it ran").exists()
 
 
 @pytest.mark.parametrize("operation", ["fsync", "replace"])

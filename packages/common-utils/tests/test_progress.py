@@ -4,18 +4,23 @@ from scarce_common_utils import progress
 from scarce_common_utils.progress import Progress
 
 
-def test_plain_lines(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    with Progress(10, "steps", label="imwa", start=4) as bar:
-        bar.advance(3, loss=0.5)
-        bar.advance(3)
+def test_plain_lines_hold_rate_and_time_left(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 5.0)
+    with Progress(100, "steps", label="imwa", start=40) as bar:
+        now[0] += 4
+        bar.advance(10, loss=0.25)  # too early for a line
+        now[0] += 4
+        bar.advance(10, loss=0.5)
+        now[0] += 2
+        bar.advance(40)
     captured = capsys.readouterr()
     assert captured.out == ""
-    lines = captured.err.splitlines()
-    assert lines[0].startswith("imwa: 7/10 steps, ")
-    assert "s left" in lines[0]
-    assert lines[0].endswith("loss 0.5")
-    assert lines[-1].startswith("imwa: 10/10 steps, ")
+    assert captured.err.splitlines() == [
+        "imwa: 60/100 steps, 2.5 steps/s, 16 s left, loss 0.5",
+        "imwa: 100/100 steps, 6 steps/s, 10 s",
+    ]
 
 
 def test_short_work_says_one_line_and_failed_work_none(capsys):

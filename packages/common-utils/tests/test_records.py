@@ -48,7 +48,7 @@ def test_student_t_covers_as_it_says():
     """The quantile against the distribution function, integrated numerically."""
 
     def upper_tail(limit: float, degrees: int) -> float:
-        steps = 20_000
+        steps = 4_000
         constant = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
         # t = √n tan φ turns the tail into a finite integral of cos(φ)^(n - 1)
         begin = math.atan(limit / math.sqrt(degrees))
@@ -57,7 +57,7 @@ def test_student_t_covers_as_it_says():
             constant * width * sum(math.cos(begin + (index + 0.5) * width) ** (degrees - 1) for index in range(steps))
         )
 
-    for degrees in (1, 2, 3, 5, 9, 15, 29, 30):  # the table has three decimals
+    for degrees in range(1, 31):  # the table has three decimals
         assert upper_tail(student_t_975(degrees), degrees) == pytest.approx(0.025, abs=4e-5)
     for degrees in (31, 45, 80, 500):  # between the rows: never too narrow
         assert upper_tail(student_t_975(degrees), degrees) <= 0.02502
