@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.streams import stream
