@@ -1,0 +1,1 @@
+"""BERT with the head on masked positions, its sizes and its starts."""
