@@ -27,8 +27,8 @@ class ModelAverage:
             raise ValueError(f"The model average's momentum is {momentum}. Choose a number from 0 to 1.")
         self.momentum = float(momentum)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        self._parameters = (list(self.average.parameters()), list(model.parameters()))
-        self._buffers = (list(self.average.buffers()), list(model.buffers()))
+        self._parameters = list(zip(self.average.parameters(), model.parameters(), strict=True))
+        self._buffers = list(zip(self.average.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
     def update(self, *, step_taken: Tensor | None = None) -> None:
@@ -38,20 +38,11 @@ class ModelAverage:
             step_taken: Bool[] on the model's device; where it is False the average stays as it is, without a host
                 read. None means True.
         """
-        averages, live = self._parameters
-        if step_taken is None:
-            torch._foreach_lerp_(averages, live, 1.0 - self.momentum)
-        else:
-            moved = torch._foreach_lerp(averages, live, 1.0 - self.momentum)
-            torch._foreach_copy_(
-                averages, [torch.where(step_taken, new, old) for new, old in zip(moved, averages, strict=True)]
-            )
-        held, buffers = self._buffers
-        if not held:
-            return
-        if step_taken is not None:
-            buffers = [torch.where(step_taken, new, old) for new, old in zip(buffers, held, strict=True)]
-        torch._foreach_copy_(held, buffers)
+        for average, live in self._parameters:
+            moved = average.lerp(live, 1.0 - self.momentum)
+            average.copy_(moved if step_taken is None else torch.where(step_taken, moved, average))
+        for held, now in self._buffers:
+            held.copy_(now if step_taken is None else torch.where(step_taken, now, held))
 
     def state_dict(self) -> dict[str, Any]:
         """State of the averaged copy."""

@@ -1,0 +1,304 @@
+"""From the options of `layermatch train` to everything that a run needs; refuses what cannot work, and writes nothing."""
+
+import contextlib
+import copy
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from layermatch.classifier import SplitModel, split_classifier
+from layermatch.data.batches import Batches
+from layermatch.methods import METHODS
+from layermatch.models.wide_resnet import PUBLISHED, published_wide_resnet, small_wide_resnet
+from layermatch.training.ema import ModelAverage
+from layermatch.training.evaluation import Evaluation, evaluate
+from layermatch.training.guard import NonFinite, fill_momentum
+from layermatch.training.loop import Plan
+from layermatch.training.schedule import half_life_momentum
+from layermatch.training.state import METRICS, TrainingState
+from layermatch.training.step import ViewSettings, trained_parameters
+from layermatch.views.normalise import constants_on, measure
+from layermatch.views.strong import strong_views
+from layermatch.views.weak import weak_views
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.images import ImageSet, load_images
+from scarce_common_utils.options import choose_device
+from scarce_common_utils.random_state import seed_random_state
+from scarce_common_utils.streams import stream, stream_seed
+from scarce_common_utils.subsets import few_labels
+
+if TYPE_CHECKING:
+    from layermatch.commands.train import TrainConfig
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NESTEROV_MOMENTUM = 0.9
+LARGEST_SIDE_OF_ONE_THREAD = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All parts of a run; `training` and `test` are the images, `split` what split.json holds."""
+
+    config: "TrainConfig"
+    name: str
+    data_name: str
+    training: ImageSet
+    test: ImageSet
+    split: dict[str, Any]
+    state: TrainingState
+    plan: Plan
+    batches: Batches
+    views: ViewSettings
+    device: torch.device
+
+    def autocast(self) -> torch.autocast:
+        """Context of a forward pass in the run's precision."""
+        precision = PRECISIONS[self.config.precision]
+        # A disabled context may not name float32 as its dtype on every device.
+        dtype = torch.bfloat16 if precision is torch.float32 else precision
+        return torch.autocast(self.device.type, dtype, enabled=precision is not torch.float32)
+
+    def evaluation(self) -> Evaluation:
+        """Of the averaged model on the test images."""
+        average = self.state.average.average
+        assert isinstance(average, SplitModel)
+        return evaluate(
+            average,
+            self.test.images,
+            self.test.labels,
+            classes=len(self.test.class_names),
+            constants=self.views.constants,
+            channels=self.views.channels,
+            autocast=self.autocast(),
+        )
+
+    def example_views(self, count: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, weak and strong views, UInt8[count C H W] on the CPU; the first of the data, the draws of step 0."""
+        images = self.training.images[:: max(1, len(self.training) // count)][:count]
+        options: dict[str, Any] = {"shift": self.views.shift, "mirror": self.views.mirror}
+        weak = weak_views(images, generator=stream(self.config.seed, "weak", 0), **options)
+        return images, weak, strong_views(images, generator=stream(self.config.seed, "strong", 0), **options)
+
+
+def choose_threads(config: "TrainConfig", side: int) -> int:
+    """Torch's threads: as asked, else one where the layers are too small to be shared, else torch's own choice."""
+    if config.threads is not None:
+        return config.threads
+    return 1 if config.model == "small" and side <= LARGEST_SIDE_OF_ONE_THREAD else torch.get_num_threads()
+
+
+def resolved(config: "TrainConfig", *, side: int) -> "TrainConfig":
+    """The configuration with what depends on the run filled in: threads, momentums and intervals."""
+    usual = half_life_momentum(config.steps)
+    averaged = config.method == "layermatch" and config.avg_clustering != "none"
+    return replace(
+        config,
+        threads=choose_threads(config, side),
+        momentum=usual if averaged and config.momentum is None else config.momentum,
+        ema_momentum=usual if config.ema_momentum is None else config.ema_momentum,
+        evaluate_every=config.evaluate_every or max(1, config.steps // 20),
+        checkpoint_every=config.checkpoint_every or max(1, config.steps // 10),
+    )
+
+
+def build_job(config: "TrainConfig") -> Job:
+    """Read the data, draw the split, build the model and its surroundings.
+
+    The job's own configuration is the given one with its defaults that depend on the run filled in.
+
+    Raises:
+        UserError: the data, the split, the model or the device cannot be used; the value and the mend are named.
+    """
+    device = choose_device(config.device)
+    training, test = read_images(config)
+    labelled = draw_labelled(config, training)
+    config = resolved(config, side=max(training.images.shape[-2:]))
+    split = build_split(config, training)
+    channels = check_model(split, config, training)
+    # Pixel work needs 64-bit numbers, which MPS does not have.
+    pixels = torch.device("cpu") if device.type == "mps" else device
+    split.to(device)
+    state = build_state(config, split, device)
+    views = ViewSettings(
+        seed=config.seed,
+        shift=max(1, min(training.images.shape[-2:]) // 8),
+        mirror=training.mirrored,
+        constants=constants_on(measure(training.images), pixels),
+        channels=channels,
+    )
+    batches = Batches(
+        training.images.to(pixels),
+        training.labels.to(pixels),
+        labelled_indices=labelled,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        unlabelled_ratio=config.unlabelled_ratio,
+        with_unlabelled=state.criterion.needs_unlabelled,
+    )
+    data_name = short_name(config.data or "")
+    return Job(
+        config=config,
+        name=f"layermatch-{data_name}-{config.method}-seed-{config.seed}",
+        data_name=data_name,
+        training=training,
+        test=replace(test, images=test.images.to(pixels), labels=test.labels.to(pixels)),
+        split={
+            "seed": config.seed,
+            "labels_sha256": hashlib.sha256(training.labels.numpy().tobytes()).hexdigest(),
+            "labelled": labelled.tolist(),
+        },
+        state=state,
+        plan=build_plan(config),
+        batches=batches,
+        views=views,
+        device=device,
+    )
+
+
+def read_images(config: "TrainConfig") -> tuple[ImageSet, ImageSet]:
+    """Training and test images; test images without a label are left out."""
+    training, test = load_images(
+        config.data,
+        image_size=config.image_size,
+        test_share=config.test_share,
+        seed=config.seed,
+        download=config.download,
+        data_folder=config.data_folder,
+    )
+    known = test.labels >= 0
+    if not bool(known.any()):
+        raise UserError(
+            f"No image of {test.place} has a label, so nothing can be tested. Give a test part with labels."
+        )
+    return training, test if bool(known.all()) else test.take(known.nonzero().flatten())
+
+
+def draw_labelled(config: "TrainConfig", training: ImageSet) -> Tensor:
+    """Places of the images whose labels may be used, Int64[L]."""
+    known = training.labels >= 0
+    if config.labels_per_class is not None:
+        generator = stream(config.seed, "split")
+        names = training.class_names
+        return few_labels(
+            training.labels, config.labels_per_class, generator=generator, class_names=names, place=training.place
+        )
+    if bool(known.all()):
+        raise UserError(
+            f"Each of the {len(training)} images of {training.place} has a label. Say how many of each class may be used, "
+            "such as --labels-per-class 4; all images count as unlabelled besides."
+        )
+    return known.nonzero().flatten()
+
+
+def build_split(config: "TrainConfig", training: ImageSet) -> SplitModel:
+    """The model by name, its weights drawn from the stream "init", cut before its classifier.
+
+    Raises:
+        UserError: the name is unknown, torchvision is missing, or the model has no linear classifier.
+    """
+    classes, channels = len(training.class_names), training.images.shape[1]
+    seed_random_state(stream_seed(config.seed, "init"))
+    if config.model == "small":
+        model: nn.Module = small_wide_resnet(classes, channels=channels, side=max(training.images.shape[-2:]))
+    elif config.model in PUBLISHED:
+        model = published_wide_resnet(config.model, classes, channels=channels)
+    else:
+        model = torchvision_model(config.model, classes)
+    seed_random_state(stream_seed(config.seed, "dropout"))
+    try:
+        return split_classifier(model)
+    except ValueError as error:
+        raise UserError(f"--model {config.model} cannot be used: {error}") from error
+
+
+def torchvision_model(name: str, classes: int) -> nn.Module:
+    """One of torchvision's classifiers, without trained weights."""
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise UserError(
+            f"--model {name} needs the package torchvision, which is not installed: pip install 'layermatch[vision]'"
+        ) from error
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "small", *PUBLISHED], n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose small, {', '.join(PUBLISHED)} or a torchvision model."
+        raise UserError(f"--model is {name!r}, which is not known. {hint}")
+    return models.get_model(name, weights=None, num_classes=classes)
+
+
+def check_model(split: SplitModel, config: "TrainConfig", training: ImageSet) -> int:
+    """Try a copy of the model on blank images and return the number of channels that it takes.
+
+    Raises:
+        UserError: the model does not take images of this size, or returns more than logits.
+    """
+    height, width = training.images.shape[-2:]
+    ours = config.model == "small" or config.model in PUBLISHED
+    channels = training.images.shape[1] if ours else 3
+    trial = copy.deepcopy(split)
+    try:
+        with torch.no_grad(), contextlib.redirect_stdout(None):
+            trial.logits(torch.zeros(4, channels, height, width))
+    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--model {config.model} cannot be trained on images of {height}x{width}: {reason} "
+            "Choose another --model, or another --image-size."
+        ) from error
+    return channels
+
+
+def build_state(config: "TrainConfig", split: SplitModel, device: torch.device) -> TrainingState:
+    """Criterion, optimizer, model average and counters around a model that is on its device."""
+    assert config.ema_momentum is not None
+    criterion = METHODS[config.method](
+        split.classifier,
+        threshold=config.threshold,
+        unlabelled_weight=config.unlabelled_weight,
+        grad_relu=config.grad_relu,
+        avg_clustering=None if config.avg_clustering == "none" else config.avg_clustering,
+        momentum=config.momentum,
+    )
+    parameters = trained_parameters(split)
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=NESTEROV_MOMENTUM, nesterov=True, fused=True)
+    fill_momentum(optimizer)
+    average = ModelAverage(split, momentum=config.ema_momentum)
+    return TrainingState(
+        model=split,
+        criterion=criterion,
+        optimizer=optimizer,
+        average=average,
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        nonfinite=NonFinite(device),
+        sums=torch.zeros(len(METRICS), device=device),
+    )
+
+
+def build_plan(config: "TrainConfig") -> Plan:
+    """Steps and intervals; the metrics are read a hundred times a run."""
+    assert config.evaluate_every is not None
+    assert config.checkpoint_every is not None
+    return Plan(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        log_every=max(1, config.steps // 100),
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def short_name(data: str) -> str:
+    """Name of the data for folders and records: letters, digits, dots and dashes."""
+    last = Path(data).name if Path(data).exists() else data.split(":")[-1]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"

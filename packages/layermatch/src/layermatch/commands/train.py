@@ -1,0 +1,227 @@
+"""`layermatch train DATA`: the whole job on a person's own images, from the library's parts alone."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+
+from layermatch import __version__
+from layermatch.commands.job import Job, build_job
+from layermatch.methods import METHODS
+from layermatch.training.loop import train as train_loop
+from layermatch.training.report import LAST_EVALUATIONS, draw_figures, draw_views, final_numbers
+from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from scarce_common_utils.command_line import Option, plain_config, resumed_config
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.figures import table
+from scarce_common_utils.options import ImageDataOptions, RunOptions
+from scarce_common_utils.progress import Progress
+from scarce_common_utils.records import Record
+from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+
+# Names that other projects (USB, TorchSSL, FixMatch-pytorch) have for our options, for the error of an unknown option.
+HINTS = {
+    "p_cutoff": "--threshold",
+    "ulb_loss_ratio": "--unlabelled-weight",
+    "lambda_u": "--unlabelled-weight",
+    "uratio": "--unlabelled-ratio",
+    "mu": "--unlabelled-ratio",
+    "ema_m": "--ema-momentum",
+    "num_labels": "--labels-per-class (a number for each class)",
+    "num_train_iter": "--steps",
+    "total_steps": "--steps",
+    "lr": "--learning-rate",
+    "algorithm": "--method",
+    "net": "--model",
+    "arch": "--model",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunOptions, ImageDataOptions):
+    """Options of `layermatch train`."""
+
+    labels_per_class: Annotated[
+        int | None, Option("Labels that may be used of each class; all where some images have none", at_least=1)
+    ] = None
+    method: Annotated[
+        Literal["supervised", "fixmatch", "layermatch"], Option("What the unlabelled images are used for")
+    ] = "layermatch"
+    model: Annotated[
+        str,
+        Option("small (a WideResNet for 8x8 to 64x64), wrn-28-2, wrn-28-8, wrn-37-2, or a torchvision model's name"),
+    ] = "small"
+    steps: Annotated[int, Option("Optimizer steps", at_least=1)] = 1000
+    batch_size: Annotated[int, Option("Labelled images a step", at_least=1)] = 16
+    unlabelled_ratio: Annotated[int, Option("Unlabelled images for each labelled one", at_least=1)] = 7
+    threshold: Annotated[float, Option("Confidence from which a pseudo-label counts", at_least=0.0, at_most=1.0)] = 0.95
+    unlabelled_weight: Annotated[float, Option("Factor of the unlabelled loss", at_least=0.0)] = 1.0
+    learning_rate: Annotated[float, Option("At the first step; falls by cosine 7/16 to a fifth", above=0.0)] = 0.05
+    weight_decay: Annotated[float, Option("On matrices and kernels, not on norms and biases", at_least=0.0)] = 5e-4
+    grad_relu: Annotated[bool, Option("Keep pseudo-labels from the classifier (layermatch)")] = True
+    avg_clustering: Annotated[
+        Literal["classifier", "none"], Option("What is averaged into clustering centres (layermatch)")
+    ] = "classifier"
+    momentum: Annotated[
+        float | None,
+        Option(
+            "Of the averaged centres per step (layermatch); by default a half-life of 1 % of the run, "
+            "0.5^(100/steps), where the library's own default is 0.999",
+            at_least=0.0,
+            at_most=1.0,
+        ),
+    ] = None
+    ema_momentum: Annotated[
+        float | None,
+        Option(
+            "Of the evaluated model average per step; by default as --momentum's default", at_least=0.0, at_most=1.0
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Option(
+            "Of torch on a CPU; by default 1 for the small model on images up to 16x16, else torch's choice", at_least=1
+        ),
+    ] = None
+    evaluate_every: Annotated[int | None, Option("By default a twentieth of the run", at_least=1, unit="steps")] = None
+    checkpoint_every: Annotated[int | None, Option("By default a tenth of the run", at_least=1, unit="steps")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that the chosen method would not look at."""
+        for name in ("grad_relu", "avg_clustering", "momentum"):
+            if name in self.given and self.method != "layermatch" and self.resume is None:
+                flag = "--no-grad-relu" if name == "grad_relu" else "--" + name.replace("_", "-")
+                raise UserError(
+                    f"{flag} is an option of --method layermatch and changes nothing with {self.method}. Leave it out."
+                )
+        assert set(METHODS) >= {self.method}
+
+
+def train(config: TrainConfig) -> None:
+    """Train an image classifier from few labels and many unlabelled images, and evaluate it."""
+    began = time.monotonic()
+    run = None
+    if config.resume is not None:
+        run = RunFolder.reopen(config.resume, package="layermatch", command="train")
+        config = resumed_config(config, run.config, may_change=("device", "download", "data_folder"))
+    elif config.out is not None:
+        refuse_used_folder(config.out)
+    job = build_job(config)
+    if run is None:
+        run = RunFolder.create(
+            config.out, default_name=job.name, package="layermatch", command="train", config=plain_config(job.config)
+        )
+        run.write_json("split.json", job.split)
+    else:
+        take_up(run, job)
+    before = torch.get_num_threads()
+    torch.set_num_threads(job.config.threads or before)
+    try:
+        fit(run, job)
+        finish(run, job, seconds=time.monotonic() - began)
+    finally:
+        torch.set_num_threads(before)
+
+
+def take_up(run: RunFolder, job: Job) -> None:
+    """Load the newest whole checkpoint of a run into the job, and drop the metrics that come after it.
+
+    Raises:
+        UserError: the data are no longer those of the run's split, or the checkpoint does not fit.
+    """
+    if not (run.path / "split.json").is_file():  # killed before its first step
+        run.write_json("split.json", job.split)
+    if run.read_json("split.json") != job.split:
+        raise UserError(
+            f"The labels of {job.training.place} are not those that {run.path / 'split.json'} was drawn from. "
+            "Bring the data back to what they were, or start a new run."
+        )
+    path = newest_checkpoint(run.checkpoints, to_stderr)
+    if path is not None:
+        try:
+            job.state.load_state_dict(load_checkpoint(path), digest=run.digest)
+        except (ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} does not fit this run: {reason} Start a new run.") from error
+    run.cut_metrics(job.state.step)
+    to_stderr(f"layermatch: goes on at step {job.state.step} of {job.plan.steps}")
+
+
+def fit(run: RunFolder, job: Job) -> None:
+    """Train to the end, with progress, metrics and checkpoints."""
+
+    def save() -> None:
+        state = job.state.state_dict(digest=run.digest, version=__version__)
+        save_checkpoint(run.checkpoints, step=job.state.step, state=state)
+
+    with Progress(job.plan.steps, "steps", label="layermatch", start=job.state.step) as bar:
+        train_loop(
+            job.state,
+            job.plan,
+            batches=job.batches,
+            views=job.views,
+            autocast=job.autocast(),
+            evaluate=lambda: job.evaluation().accuracy,
+            log=run.log,
+            save=save,
+            bar=bar,
+        )
+
+
+def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
+    """Write figures and the record, and print the table."""
+    lines = run.metrics()
+    numbers = final_numbers(lines)
+    final = job.evaluation()
+    title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
+    figures = draw_figures(
+        run.figures, lines, title=title, confusion=final.confusion, class_names=job.training.class_names
+    )
+    figures.append(draw_views(run.figures / "views.png", *job.example_views(), title=title))
+    run.write_result(
+        Record(
+            experiment=f"layermatch-{job.data_name}",
+            arm=job.config.method,
+            seed=job.config.seed,
+            numbers=numbers,
+            units={
+                "accuracy": "%",
+                "last_accuracy": "%",
+                "best_accuracy": "%",
+                "mask_rate": "share of the unlabelled images",
+                "pseudo_label_accuracy": "% of those used",
+                "pseudo_label_accuracy_all": "% of all",
+                "classifier_norm": "mean row norm",
+            },
+            digest=run.digest,
+            versions=versions("layermatch"),
+            seconds=seconds,
+            threads=torch.get_num_threads(),
+            device=str(job.device),
+        )
+    )
+    print_summary(run.path, job, numbers, figures)
+
+
+def print_summary(folder: Path, job: Job, numbers: dict[str, float | None], figures: list[Path]) -> None:
+    """The short table at the end, what it says, and where everything lies."""
+    rate = numbers["mask_rate"]
+    row = [
+        job.config.method,
+        len(job.split["labelled"]),
+        job.plan.steps,
+        numbers["accuracy"],
+        numbers["best_accuracy"],
+        None if rate is None else 100.0 * rate,
+        numbers["pseudo_label_accuracy"],
+    ]
+    print(table(["method", "labels", "steps", "accuracy %", "best %", "used %", "of these right %"], [row]))
+    print(
+        f"accuracy: mean of the last {LAST_EVALUATIONS} evaluations of the averaged model on {len(job.test)} test images; "
+        f"best: the largest of all.\nused: unlabelled images above the threshold, in the last fifth. One seed "
+        f"({job.config.seed}) says little."
+    )
+    print(f"Figures: {', '.join(path.name for path in figures)} in {folder / 'figures'}")
+    print(f"Run folder: {folder}")

@@ -1,0 +1,158 @@
+"""What a run shows at its end: figures from its metrics, and the numbers of its record.
+
+Letters   N images, C channels, H W pixels, K classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scarce_common_utils.figures import figure, line_figure
+
+LAST_EVALUATIONS = 4
+Lines = Sequence[dict[str, Any]]
+
+
+def final_numbers(lines: Lines) -> dict[str, float | None]:
+    """Numbers of a finished run: `accuracy` is the mean of the last four evaluations, `best_accuracy` the largest.
+
+    Mask rate and accuracy of the pseudo-labels are means over the last fifth of the readings.
+    """
+    accuracies = [line["accuracy"] for line in lines if line.get("accuracy") is not None]
+    readings = [line for line in lines if line.get("loss") is not None]
+    late = readings[-max(1, len(readings) // 5) :]
+    numbers: dict[str, float | None] = {
+        "accuracy": _mean(accuracies[-LAST_EVALUATIONS:]),
+        "last_accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": max(accuracies, default=None),
+    }
+    for name in ("mask_rate", "pseudo_label_accuracy", "pseudo_label_accuracy_all", "classifier_norm"):
+        numbers[name] = _mean([line[name] for line in late if line.get(name) is not None])
+    return numbers
+
+
+def draw_figures(
+    folder: Path, lines: Lines, *, title: str, confusion: Tensor, class_names: Sequence[str]
+) -> list[Path]:
+    """Write the figures of a run as PNG and return their paths.
+
+    Args:
+        folder: the run's `figures`.
+        lines: of metrics.jsonl.
+        title: what ran on what, with the seed; it opens each caption.
+        confusion: Int64[K K] of the final averaged model, rows true classes.
+        class_names: K names.
+    """
+    made = []
+    evaluated = _series(lines, "accuracy")
+    error = (evaluated[0], [100.0 - y for y in evaluated[1]])
+    made.append(
+        line_figure(
+            folder / "test_error.png",
+            {"averaged model": error},
+            x_label="optimizer step",
+            y_label="test error, %",
+            caption=f"{title}: test error",
+        )
+    )
+    losses = {"all": "loss", "labelled": "labelled_loss", "unlabelled": "unlabelled_loss"}
+    made.append(
+        line_figure(
+            folder / "losses.png",
+            _several(lines, losses),
+            x_label="optimizer step",
+            y_label="loss, nats",
+            caption=f"{title}: training losses",
+        )
+    )
+    norms = _several(lines, {"classifier": "classifier_norm"})
+    made.append(
+        line_figure(
+            folder / "classifier_norm.png",
+            norms,
+            x_label="optimizer step",
+            y_label="mean norm of the classifier's rows",
+            caption=f"{title}: classifier norm",
+        )
+    )
+    pseudo = {"above threshold": "pseudo_label_accuracy", "all": "pseudo_label_accuracy_all"}
+    shares = _several(lines, pseudo)
+    mask = _series(lines, "mask_rate")
+    if mask[0]:
+        shares["share used"] = (mask[0], [100.0 * y for y in mask[1]])
+        made.append(
+            line_figure(
+                folder / "pseudo_labels.png",
+                shares,
+                x_label="optimizer step",
+                y_label="%",
+                caption=f"{title}: pseudo-labels that are right, and the share used",
+            )
+        )
+    made.append(draw_confusion(folder / "confusion.png", confusion, title=title, class_names=class_names))
+    return made
+
+
+def draw_confusion(path: Path, confusion: Tensor, *, title: str, class_names: Sequence[str]) -> Path:
+    """Confusion matrix in percent of each true class, with numbers where there are at most 20 classes."""
+    share = 100.0 * confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
+    classes = len(class_names)
+    side = min(4.5 + 0.3 * classes, 12.0)
+    with figure(
+        path,
+        x_label="predicted class",
+        y_label="true class",
+        caption=f"{title}: confusion of the averaged model, % of each class",
+        size=(side + 0.6, side),
+    ) as axes:
+        axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="equal")
+        axes.grid(visible=False)
+        if classes <= 40:
+            upright = max(map(len, class_names)) <= 2
+            axes.set_xticks(
+                range(classes), class_names, rotation=0 if upright else 45, ha="center" if upright else "right"
+            )
+            axes.set_yticks(range(classes), class_names)
+        if classes <= 20:
+            for row, values in enumerate(share.tolist()):
+                for column, value in enumerate(values):
+                    if value >= 0.5:
+                        colour = "white" if value > 55 else "black"
+                        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    return path
+
+
+def draw_views(path: Path, images: Tensor, weak: Tensor, strong: Tensor, *, title: str) -> Path:
+    """A page with one row of images, one of their weak views and one of their strong views, UInt8[N C H W] each."""
+    rows = [("image", images), ("weak view", weak), ("strong view", strong)]
+    count, channels, height, width = images.shape
+    gap = max(1, width // 8)
+    page = images.new_full((3 * (height + gap), count * (width + gap), channels), 255)
+    for row, (_, pictures) in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            top, left = row * (height + gap), column * (width + gap)
+            page[top : top + height, left : left + width] = picture.permute(1, 2, 0)
+    size = (1.5 + 0.75 * count, 3.2)
+    with figure(path, x_label="", y_label="", caption=f"{title}: views of one step", size=size) as axes:
+        axes.imshow(page.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_yticks([row * (height + gap) + height / 2 for row in range(3)], [name for name, _ in rows])
+        axes.set_xticks([])
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+    return path
+
+
+def _several(lines: Lines, names: dict[str, str]) -> dict[str, tuple[list[float], list[float]]]:
+    found = {label: _series(lines, name) for label, name in names.items()}
+    return {label: series for label, series in found.items() if series[0]}
+
+
+def _series(lines: Lines, name: str) -> tuple[list[float], list[float]]:
+    kept = [(line["step"] + 1, line[name]) for line in lines if line.get(name) is not None]
+    return [float(step) for step, _ in kept], [float(value) for _, value in kept]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
