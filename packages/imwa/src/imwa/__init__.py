@@ -1,1 +1,31 @@
-"""imwa."""
+"""IMWA: iterative model weight averaging (arXiv 2404.16331). Public names, loaded when first used."""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "IMWA": "driver",
+    "Replica": "driver",
+    "average_models": "averaging",
+    "average_state_dicts": "averaging",
+    "recompute_batch_norm": "batch_norm",
+}
+__all__ = ["IMWA", "Replica", "average_models", "average_state_dicts", "recompute_batch_norm"]
+
+if TYPE_CHECKING:
+    from imwa.averaging import average_models, average_state_dicts
+    from imwa.batch_norm import recompute_batch_norm
+    from imwa.driver import IMWA, Replica
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'imwa' has no attribute {name!r}; public names are {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(f"imwa.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,124 @@
+"""What becomes of the optimizer's state at an episode's end: averaged, kept by each replica, or dropped.
+
+average   float state averaged by the rule of `averaging.py`, `step` counters the largest, param_groups of replica 0.
+          Momentum then is the momentum of the averaged gradient; a parameter with state in some replicas only takes
+          the mean over those.
+local     each replica keeps its own across episodes; memory of M optimizer states (2 M within an episode, because the
+          border can be gone back to).
+reset     per-parameter state is deleted at every start but the first, param_groups untouched.
+Source    open in IMWA (arXiv 2404.16331); all three are readings of ours. Deleted is not zeroed (dampening), groups
+          are never rewound by a fresh state (they hold the scheduled learning rate), and `load_state_dict` is not
+          used (it casts a float32 momentum of a bf16 parameter to bf16): state is written in place.
+"""
+
+from typing import Any
+
+import torch
+
+from imwa.trees import copy_state, flatten, map_leaves
+
+POLICIES = ("average", "local", "reset")
+
+
+def take_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Copy of every param_group without its parameters: learning rates, betas and the like."""
+    return [
+        copy_state({name: value for name, value in group.items() if name != "params"})
+        for group in optimizer.param_groups
+    ]
+
+
+def load_groups(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
+    """Write param_groups back; a tensor (a learning rate of a captured graph) keeps its identity.
+
+    Raises:
+        ValueError: the number of groups differs (one was added within an episode).
+    """
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError(
+            f"The optimizer has {len(optimizer.param_groups)} param_groups, and the episode started with {len(groups)}. "
+            "Replicas share one start, so add every group before the loop (with a learning rate of 0 until it is used)."
+        )
+    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        _write_mapping(group, saved, keep=("params",))
+
+
+def take_state(optimizer: torch.optim.Optimizer, *, copied: bool = True) -> dict[str, Any]:
+    """State of every parameter that has one, by the parameter's number over all groups (as a string), in order.
+
+    With `copied=False` the tensors are the live ones.
+    """
+    found = {key: dict(optimizer.state[owner]) for key, owner, _ in _owners(optimizer) if owner in optimizer.state}
+    return copy_state(found) if copied else found
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Make the optimizer's per-parameter state this one: written in place, missing entries created, others deleted."""
+    for key, owner, group in _owners(optimizer, more=state):
+        saved = state.get(key)
+        if saved is None:
+            optimizer.state.pop(owner, None)
+            continue
+        device = owner.device if isinstance(owner, torch.Tensor) else None
+        on_device = bool(group.get("capturable") or group.get("fused"))
+        placed = map_leaves(saved, lambda path, leaf: _place(path, leaf, device, on_device))  # noqa: B023 (used at once)
+        _write_mapping(optimizer.state[owner], placed)
+
+
+def flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Live leaves of the per-parameter state, "3/exp_avg" for parameter 3; what has not begun (None) is left out."""
+    return {name: leaf for name, leaf in flatten(take_state(optimizer, copied=False)).items() if leaf is not None}
+
+
+def state_from_flat(flat: dict[str, Any]) -> dict[str, Any]:
+    """The nested form of `flat_state` names, for `load_state`.
+
+    Raises:
+        ValueError: the optimizer nests its state deeper than parameter and name (LBFGS does); named.
+    """
+    nested: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        key, _, name = path.partition("/")
+        if "/" in name:
+            raise ValueError(
+                f"The optimizer keeps nested state ({path!r}), which has no mean. Choose optimizer_state='local' or 'reset'."
+            )
+        nested.setdefault(key, {})[name] = leaf
+    return nested
+
+
+def is_counter(name: str) -> bool:
+    """Whether a leaf is a step counter, which is a float tensor in Adam and its kin."""
+    return name.rpartition("/")[2] == "step"
+
+
+def _owners(
+    optimizer: torch.optim.Optimizer, *, more: dict[str, Any] | None = None
+) -> list[tuple[str, Any, dict[str, Any]]]:
+    """(key, owner, group): parameters by number; state that belongs to no parameter by its own name."""
+    parameters = [(parameter, group) for group in optimizer.param_groups for parameter in group["params"]]
+    owners = [(str(number), parameter, group) for number, (parameter, group) in enumerate(parameters)]
+    named: dict[str, Any] = {str(owner): owner for owner in optimizer.state if not isinstance(owner, torch.Tensor)}
+    named.update({key: key for key in more or {} if not key.isdigit() and key not in named})
+    return owners + [(key, owner, {}) for key, owner in named.items()]
+
+
+def _place(path: str, leaf: Any, device: torch.device | None, step_on_device: bool) -> Any:
+    """Where torch keeps state: on the parameter's device, but Adam's `step` on the CPU unless fused or capturable."""
+    if not isinstance(leaf, torch.Tensor) or device is None or (is_counter(path) and not step_on_device):
+        return leaf
+    return leaf.to(device)
+
+
+@torch.no_grad()
+def _write_mapping(live: dict[Any, Any], saved: dict[Any, Any], *, keep: tuple[str, ...] = ()) -> None:
+    for name in [name for name in live if name not in saved and name not in keep]:
+        del live[name]
+    for name, value in saved.items():
+        current = live.get(name)
+        if not isinstance(current, torch.Tensor) or not isinstance(value, torch.Tensor):
+            live[name] = copy_state(value)
+        elif current.shape == value.shape and current.dtype == value.dtype:
+            current.copy_(value)
+        else:
+            live[name] = copy_state(value)
