@@ -107,6 +107,14 @@ def test_other_exceptions_stay_our_bugs():
         run_commands("x", "0", {"train": Command(broken, TrainConfig)}, ["train"])
 
 
+def test_a_stopped_command_says_so_and_ends_with_130(capsys):
+    def stopped(config) -> None:
+        raise KeyboardInterrupt
+
+    assert run_commands("x", "0", {"train": Command(stopped, TrainConfig)}, ["train"]) == 130
+    assert "can be resumed" in capsys.readouterr().err
+
+
 def test_resume_takes_the_stored_options_and_refuses_another_value(run):
     stored = plain_config(TrainConfig(data="digits", steps=50, data_folder=Path("kept")))
     assert "resume" not in stored

@@ -70,6 +70,7 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
         version=version,
         exit_on_error=False,
         print_error=False,
+        suppress_keyboard_interrupt=False,  # the sentence and the exit code below are ours
         result_action="return_value",
         help_format="plaintext",
     )
