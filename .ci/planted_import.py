@@ -15,7 +15,7 @@ PLANTS = (
     ("layermatch/src/layermatch/grad_relu.py", "import imwa", "methods are independent of each other"),
     ("common-utils/src/scarce_common_utils/streams.py", "import randommask", "common-utils imports no method"),
     ("imwa/src/imwa/averaging.py", "import imwa.commands", "imwa: nothing imports upward"),
-    ("randommask/src/randommask/masking.py", "import transformers", "cores import torch and numpy alone"),
+    ("randommask/src/randommask/masking.py", "import transformers", "cores import torch, numpy and the streams alone"),
 )
 
 
