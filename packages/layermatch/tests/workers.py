@@ -1,7 +1,6 @@
 """What each of two gloo processes does; in a module of its own, so that a spawned process can import it."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -51,24 +50,23 @@ def start(rank, folder):
     )
 
 
-def worker(rank, folder, options):
+def worker(rank, folder, options_by_name):
     start(rank, folder)
-    split = split_classifier(network())
-    wrapped = nn.parallel.DistributedDataParallel(split)
-    torch.save(train(wrapped, split, options, 2, rank), f"{folder}/{rank}.pt")
+    found = {"outside": said_of_a_classifier_outside(rank)}
+    for name, options in options_by_name.items():
+        split = split_classifier(network())
+        found[name] = train(nn.parallel.DistributedDataParallel(split), split, options, 2, rank)
+    torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def outside_worker(rank, folder):
-    start(rank, folder)
+def said_of_a_classifier_outside(rank):
     model = network()
     body = nn.parallel.DistributedDataParallel(model[:3])
     criterion = LayerMatch(model[3])
     x, y, weak, strong = batch(0, 2, rank)
     try:
         criterion(labelled=(body(x), y), weak=body(weak), strong=body(strong))
-        said = "nothing"
     except ValueError as error:
-        said = str(error)
-    Path(folder, f"{rank}.txt").write_text(said)
-    torch.distributed.destroy_process_group()
+        return str(error)
+    return "nothing"

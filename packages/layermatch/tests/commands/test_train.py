@@ -1,0 +1,353 @@
+"""`layermatch train` end to end on built-in real data: what it writes, that it resumes to the bit, and every error sentence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from layermatch.commands import main
+from layermatch.commands import train as train_module
+
+FEW = ["--labels-per-class", "2"]
+QUICK = ["--labels-per-class", "2", "--batch-size", "4", "--unlabelled-ratio", "2", "--threshold", "0.5"]
+RUN = ["train", "digits", *QUICK, "--steps", "24", "--checkpoint-every", "5", "--evaluate-every", "7"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder of the unbroken run RUN with a method, made once for all tests that compare with it."""
+    made = {}
+
+    def folder(method="layermatch"):
+        if method not in made:
+            made[method] = tmp_path_factory.mktemp("whole") / method
+            assert main([*RUN, "--method", method, "--out", str(made[method])]) == 0
+        return made[method]
+
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def same(first, second):
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def last_state(folder):
+    state = torch.load(max(Path(folder, "checkpoints").glob("*.pt")), weights_only=True)
+    state.pop("digest")  # of the options, which hold the folder's name no more than the numbers do
+    return state
+
+
+def assert_same_run(first, second):
+    assert same(last_state(first), last_state(second))
+    assert Path(first, "metrics.jsonl").read_text() == Path(second, "metrics.jsonl").read_text()
+    numbers = [json.loads(Path(folder, "result.json").read_text())["numbers"] for folder in (first, second)]
+    assert numbers[0] == numbers[1]
+    assert Path(first, "split.json").read_text() == Path(second, "split.json").read_text()
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "layermatch"])
+def test_the_whole_job(method, capsys):
+    assert main([*RUN, "--method", method]) == 0
+    folder = Path(f"runs/layermatch-digits-{method}-seed-0")
+    printed, progress = capsys.readouterr()
+    assert f"Run folder: {folder}" in printed
+    assert printed.startswith("method")
+    assert max(map(len, printed.splitlines()[:3])) <= 80
+    assert "24/24 steps" in progress
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        "config.json",
+        "environment.json",
+        "split.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "figures",
+    }
+    assert {"test_error.png", "confusion.png", "views.png"} <= {path.name for path in (folder / "figures").iterdir()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "accuracy" in line] == [6, 13, 20, 23]
+    record = json.loads((folder / "result.json").read_text())
+    accuracies = [line["accuracy"] for line in lines if "accuracy" in line]
+    assert record["numbers"]["accuracy"] == pytest.approx(sum(accuracies) / 4)
+    assert record["arm"] == method
+    options = json.loads((folder / "config.json").read_text())["options"]
+    assert options["threads"] == 1
+    assert options["ema_momentum"] == pytest.approx(0.5 ** (100 / 24))
+    assert options["momentum"] == (options["ema_momentum"] if method == "layermatch" else None)
+    split = json.loads((folder / "split.json").read_text())
+    assert len(split["labelled"]) == 20
+
+
+def test_a_second_run_takes_the_next_name_and_gives_the_same_bits(whole):
+    Path("runs/layermatch-digits-layermatch-seed-0").mkdir(parents=True)
+    assert main(RUN) == 0
+    assert_same_run(whole(), "runs/layermatch-digits-layermatch-seed-0-2")
+
+
+def test_the_methods_differ_and_share_their_labelled_images(whole):
+    fixmatch, layermatch = whole("fixmatch"), whole("layermatch")
+    assert (fixmatch / "split.json").read_text() == (layermatch / "split.json").read_text()
+    assert (fixmatch / "metrics.jsonl").read_text() != (layermatch / "metrics.jsonl").read_text()
+    off = ["--no-grad-relu", "--avg-clustering", "none", "--method", "layermatch", "--out", "off"]
+    assert main([*RUN, *off]) == 0
+    assert (fixmatch / "metrics.jsonl").read_text() == Path("off/metrics.jsonl").read_text()
+    assert same(last_state(fixmatch), last_state("off"))
+
+
+def stop_after(monkeypatch, step):
+    whole = train_module.save_checkpoint
+
+    def save_and_stop(folder, *, step: int, state, limit=step):
+        whole(folder, step=step, state=state)
+        if step == limit:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "save_checkpoint", save_and_stop)
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "layermatch"])
+def test_stopped_and_resumed_equals_unbroken_bit_for_bit(method, whole, monkeypatch, capsys):
+    options = [*RUN, "--method", method]
+    with monkeypatch.context() as patched:
+        stop_after(patched, 10)
+        assert main([*options, "--out", "broken"]) == 130
+    assert not Path("broken/result.json").exists()
+    capsys.readouterr()
+    assert main(["train", "--resume", "broken"]) == 0
+    assert "goes on at step 10 of 24" in capsys.readouterr().err
+    assert_same_run(whole(method), "broken")
+
+
+def test_a_model_with_dropout_resumes_bit_for_bit(monkeypatch):
+    pytest.importorskip("torchvision", reason="torchvision is not installed (extra: vision)")
+    options = ["train", "digits", *QUICK, "--model", "mobilenet_v3_small", "--steps", "4", "--checkpoint-every", "2"]
+    options += ["--evaluate-every", "4", "--threads", "1"]
+    assert main([*options, "--out", "whole"]) == 0
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        assert main([*options, "--out", "broken"]) == 130
+    torch.rand(5)
+    assert main(["train", "--resume", "broken"]) == 0
+    assert_same_run("whole", "broken")
+
+
+def test_killed_by_sigkill_and_resumed_equals_unbroken_bit_for_bit():
+    options = ["train", "digits", *QUICK, "--steps", "150", "--checkpoint-every", "3", "--evaluate-every", "20"]
+    code = "from layermatch.commands import run; run()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *options, "--out", "killed"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while len(list(Path("killed/checkpoints").glob("*.pt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not Path("killed/result.json").exists()
+    assert main(["train", "--resume", "killed"]) == 0
+    assert main([*options, "--out", "whole"]) == 0
+    assert_same_run("whole", "killed")
+
+
+def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(whole, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 15)
+        assert main([*RUN, "--out", "torn"]) == 130
+    newest = Path("torn/checkpoints/step-00000015.pt")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    capsys.readouterr()
+    assert main(["train", "--resume", "torn"]) == 0
+    said = capsys.readouterr().err
+    assert "step-00000015.pt is torn or altered" in said
+    assert "goes on at step 10" in said
+    assert_same_run(whole(), "torn")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(whole, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            train_module, "save_checkpoint", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        assert main([*RUN, "--out", "early"]) == 130
+    Path("early/split.json").unlink()
+    assert main(["train", "--resume", "early"]) == 0
+    assert_same_run(whole(), "early")
+
+
+def test_a_finished_run_resumed_prints_its_table_again_and_changes_nothing(capsys):
+    assert main([*RUN, "--out", "done"]) == 0
+    before = last_state("done"), Path("done/metrics.jsonl").read_text()
+    first = capsys.readouterr().out
+    assert main(["train", "--resume", "done"]) == 0
+    assert capsys.readouterr().out == first
+    assert same(before, (last_state("done"), Path("done/metrics.jsonl").read_text()))
+
+
+def picture(path, *, colour=(200, 30, 30), size=(9, 9), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = numpy.random.default_rng(len(str(path))).normal(size=(*size, 3)) * 30 + numpy.array(colour)
+    Image.fromarray(pixels.clip(0, 255).astype(numpy.uint8)).convert(mode).save(path)
+
+
+def photos(folder="photos", *, per_class=6, **options):
+    for name, colour in {"otter": (200, 30, 30), "seal": (30, 30, 200)}.items():
+        for number in range(per_class):
+            picture(Path(folder, name, f"{number}.png"), colour=colour, **options)
+    return folder
+
+
+SMALL = ["--steps", "4", "--batch-size", "2", "--unlabelled-ratio", "2", "--evaluate-every", "2"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_folder_of_ones_own_images_of_any_kind(mode):
+    data = photos(mode=mode)
+    assert main(["train", data, "--labels-per-class", "2", *SMALL, "--out", "run"]) == 0
+    assert json.loads(Path("run/result.json").read_text())["experiment"] == "layermatch-photos"
+
+
+def test_a_folder_with_unlabelled_images_needs_no_number_of_labels(capsys):
+    photos("set/train")
+    photos("set/test", per_class=3)
+    for number in range(8):
+        picture(Path("set/train/unlabelled", f"{number}.png"))
+    assert main(["train", "set", *SMALL, "--out", "run"]) == 0
+    split = json.loads(Path("run/split.json").read_text())
+    assert len(split["labelled"]) == 12
+    assert "on 6 test images" in capsys.readouterr().out
+
+
+def test_images_of_several_sizes_and_a_batch_larger_than_the_set():
+    data = photos(per_class=3)
+    picture(Path(data, "otter", "wide.png"), size=(20, 31))
+    options = ["--labels-per-class", "1", "--steps", "2", "--batch-size", "8", "--unlabelled-ratio", "3"]
+    assert main(["train", data, *options, "--image-size", "12", "--out", "run"]) == 0
+
+
+def test_bf16_runs_and_resumes_to_the_same_bits(monkeypatch):
+    options = ["train", "digits", *QUICK, "--precision", "bf16", "--steps", "4", "--checkpoint-every", "2"]
+    assert main([*options, "--out", "whole"]) == 0
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        assert main([*options, "--out", "broken"]) == 130
+    assert main(["train", "--resume", "broken"]) == 0
+    assert_same_run("whole", "broken")
+
+
+def test_a_learning_rate_that_explodes_stops_with_step_and_images(capsys):
+    assert main([*RUN, "--learning-rate", "1e30"]) == 2
+    said = capsys.readouterr().err
+    assert "The loss was not finite at step" in said
+    assert "learning rate" in said
+    assert "labelled images" in said
+    assert "Lower --learning-rate" in said
+
+
+ERRORS = [
+    (["train", "nowhere", "--labels-per-class", "2"], "nowhere is neither an existing path nor a known set"),
+    (["train", "empty", "--labels-per-class", "2"], "empty is an empty folder"),
+    (["train", "notes", "--labels-per-class", "2"], "notes holds no image"),
+    (["train"], "DATA is missing"),
+    (["train", "digits"], "Each of the 1438 images of digits has a label. Say how many"),
+    (["train", "digits", "--labels-per-class", "9999"], "labels_per_class is 9999, but class '0' has"),
+    (["train", "digits", "--labels-per-class", "0"], "0"),
+    (["train", "digits", "--labels-per-class", "two"], "two"),
+    (["train", "digits", *FEW, "--threshold", "1.5"], "1.5"),
+    (["train", "digits", *QUICK, "--momentum", "-0.1"], "-0.1"),
+    (["train", "digits", *QUICK, "--learning-rate", "0"], "0"),
+    (["train", "digits", *QUICK, "--steps", "0"], "0"),
+    (["train", "digits", *QUICK, "--treshold", "0.9"], "--threshold"),
+    (["train", "digits", *QUICK, "--p-cutoff", "0.9"], "Here it is called --threshold"),
+    (["train", "digits", *QUICK, "--ulb_loss_ratio", "1"], "Here it is called --unlabelled-weight"),
+    (["train", "digits", *QUICK, "--method", "fixmtach"], "fixmatch"),
+    (
+        ["train", "digits", *QUICK, "--method", "fixmatch", "--momentum", "0.9"],
+        "--momentum is an option of --method layermatch",
+    ),
+    (["train", "digits", *QUICK, "--method", "supervised", "--no-grad-relu"], "--no-grad-relu is an option of"),
+    (["train", "digits", *QUICK, "--avg-clustering", "prototypes"], "prototypes"),
+    (["train", "digits", *QUICK, "--device", "tpu9"], "--device is 'tpu9'"),
+    (["train", "digits", *QUICK, "--model", "resnet1"], "--model is 'resnet1', which is not known. Did you mean"),
+    (["train", "digits", *QUICK, "--model", "squeezenet1_0"], "SqueezeNet has no torch.nn.Linear"),
+    (["train", "digits", *QUICK, "--model", "vit_b_16"], "--model vit_b_16 cannot be trained on images of 8x8"),
+    (["train", "digits", *QUICK, "--out", "taken"], "--out is taken, which already holds files"),
+    (["train", "--resume", "nowhere"], "nowhere is no folder"),
+    (["train", "--resume", "notes"], "notes holds no config.json"),
+    (["trian", "digits"], "train"),
+]
+
+
+@pytest.mark.parametrize(("argv", "fragment"), ERRORS, ids=[" ".join(argv[:1] + argv[-2:]) for argv, _ in ERRORS])
+def test_each_mistake_is_one_sentence_and_exit_code_2(argv, fragment, capsys, tmp_path):
+    if "--model" in argv:
+        pytest.importorskip("torchvision", reason="torchvision is not installed (extra: vision)")
+    Path("empty").mkdir()
+    for name in ("notes", "taken"):
+        Path(name).mkdir()
+        Path(name, "readme.txt").write_text("nothing to see")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert fragment in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert Path("taken/readme.txt").read_text() == "nothing to see"
+
+
+def test_resume_refuses_what_would_change_the_result(capsys):
+    assert main([*RUN, "--out", "run"]) == 0
+    capsys.readouterr()
+    for words, fragment in [
+        (["--steps", "50"], "--steps is 50, but the run to resume has 24"),
+        (["--method", "fixmatch"], "--method is 'fixmatch', but the run to resume has 'layermatch'"),
+        (["--momentum", "0.5"], "--momentum is 0.5"),
+    ]:
+        assert main(["train", "--resume", "run", *words]) == 2
+        assert fragment in capsys.readouterr().err
+    assert main(["train", "digits", "--resume", "run", "--seed", "0", "--device", "cpu"]) == 0
+
+
+def test_resume_refuses_other_data_and_a_foreign_checkpoint(capsys):
+    data = photos()
+    options = ["train", data, "--labels-per-class", "2", *SMALL]
+    assert main([*options, "--out", "run"]) == 0
+    picture(Path(data, "otter", "another.png"))
+    assert main(["train", "--resume", "run"]) == 2
+    assert "are not those that run/split.json was drawn from" in capsys.readouterr().err
+    Path(data, "otter", "another.png").unlink()
+    assert main([*options, "--seed", "1", "--out", "other"]) == 0
+    for file in Path("run/checkpoints").iterdir():
+        file.write_bytes(Path("other/checkpoints", file.name).read_bytes())
+    capsys.readouterr()
+    assert main(["train", "--resume", "run"]) == 2
+    assert "does not fit this run" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys):
+    assert main(["--version"]) == 0
+    assert "0.1.0" in capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "half-life of 1 % of the run" in text
+    assert "--labels-per-class" in text
