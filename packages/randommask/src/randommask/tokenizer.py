@@ -11,7 +11,6 @@ A saved folder carries this file with kmers.py and alphabet.py: `AutoTokenizer.f
 Letters   N sequences, L bases, T tokens.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +64,9 @@ class KmerTokenizer(PreTrainedTokenizer):
     vocab_files_names = {"vocab_file": VOCABULARY_FILE}  # noqa: RUF012 (transformers' own form)
     # No token_type_ids unless asked for: a model takes zeros for them, and they would cost a third of the time.
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 (transformers' own form)
-    _auto_class = "AutoTokenizer"  # save_pretrained copies this module into the folder
+    # save_pretrained copies this module into the folder. transformers 5.23 writes an entry for it that it can read back only
+    # if the class's name holds the word Tokenizer.
+    _auto_class = "AutoTokenizer"
 
     def __init__(
         self,
@@ -263,17 +264,6 @@ class KmerTokenizer(PreTrainedTokenizer):
         path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{VOCABULARY_FILE}"
         path.write_text(vocabulary_text(self.k), encoding="ascii", newline="\n")
         return (str(path),)
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  (options pass through)
-        """Write vocabulary, configuration and code, so that `AutoTokenizer` reads the folder anywhere."""
-        written = super().save_pretrained(save_directory, *args, **kwargs)
-        path = Path(save_directory) / "tokenizer_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        # transformers 5.23 writes a string here and cannot read it back: it expects (slow class, fast class).
-        module = type(self).__module__.rsplit(".", 1)[-1]
-        config["auto_map"] = {"AutoTokenizer": [f"{module}.{type(self).__name__}", None]}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        return written
 
 
 def vocabulary_text(k: int) -> str:

@@ -1,1 +1,27 @@
-"""The command `randommask`."""
+"""The command line: `randommask pretrain GENOME...` and `randommask finetune TRAIN`."""
+
+import sys
+from collections.abc import Sequence
+
+from randommask import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` names (None: the process's own words) and return the exit code.
+
+    0 is success, 2 a person's mistake, told in one line on standard error.
+    """
+    from randommask.commands.finetune import FINETUNE_HINTS, FinetuneConfig, finetune
+    from randommask.commands.pretrain import PRETRAIN_HINTS, PretrainConfig, pretrain
+    from scarce_common_utils.command_line import Command, run_commands
+
+    commands = {
+        "pretrain": Command(pretrain, PretrainConfig, PRETRAIN_HINTS),
+        "finetune": Command(finetune, FinetuneConfig, FINETUNE_HINTS),
+    }
+    return run_commands("randommask", __version__, commands, argv)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

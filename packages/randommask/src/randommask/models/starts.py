@@ -21,7 +21,8 @@ from randommask.kmers import FIRST_KMER, check_k
 from scarce_common_utils.streams import stream
 
 StartName = Literal["usual", "structured"]
-STD: Final = 0.1  # of the k-mer embeddings and of the other weights
+STD: Final = 0.1  # of the k-mer embeddings
+OTHER_STD: Final = 0.1  # of all other weights
 POSITION_SCALE: Final = 2.0  # amplitude of the sinusoids, in units of STD
 NOISE_SHARE: Final = 0.01  # of the k-mer embeddings' variance; the rest is the sum over places
 
@@ -41,7 +42,8 @@ def start_weights(model: Any, start: StartName, *, k: int, seed: int) -> None:
     if start not in ("usual", "structured"):
         raise ValueError(f"start is {start!r}; choose usual or structured.")
     generator = stream(seed, "init")
-    std = STD if start == "structured" else model.config.initializer_range
+    std = OTHER_STD if start == "structured" else model.config.initializer_range
+    model.config.initializer_range = std  # so that a head put on later begins alike
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.Linear | torch.nn.Embedding):

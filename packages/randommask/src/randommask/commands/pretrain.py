@@ -1,0 +1,359 @@
+"""`randommask pretrain GENOME...`: from FASTA files to a pretrained, evaluated BERT over k-mers, from the library's parts alone."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+
+from randommask.genome.held_out import Parts, split_held_out
+from randommask.genome.store import Genome, read_genome
+from randommask.genome.windows import GenomeWindows
+from randommask.methods import METHODS
+from randommask.sample import GENOME, sample_path
+from randommask.schedule import MaskSchedule
+from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
+from scarce_common_utils.command_line import Operands, Option, plain_config, resumed_config
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.figures import table
+from scarce_common_utils.options import RunOptions, choose_device
+from scarce_common_utils.records import Record
+from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+
+# Names that DNABERT, transformers' run_mlm.py and ProkBERT have for our options, for the error of an unknown option.
+PRETRAIN_HINTS = {
+    "kmer": "--k",
+    "mlm_probability": "--probability",
+    "max_steps": "--steps",
+    "per_gpu_train_batch_size": "--batch-size",
+    "per_device_train_batch_size": "--batch-size",
+    "gradient_accumulation_steps": "--accumulation",
+    "lr": "--learning-rate",
+    "warmup_percent": "--warm-up",
+    "warmup_steps": "--warm-up (a share of the steps)",
+    "block_size": "--tokens",
+    "max_seq_length": "--tokens",
+    "output_dir": "--out",
+    "train_data_file": "GENOME, without a flag",
+    "model": "--size",
+}
+_LEARNING_RATES = {"tiny": 3e-3, "small": 1e-3, "medium": 4e-4, "base": 4e-4}
+_TOKENS = {"tiny": 64, "small": 128, "medium": 510, "base": 510}
+_WITH_SCHEDULE = ("randommask", "uniform", "constant_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunOptions):
+    """Options of `randommask pretrain`."""
+
+    genome: Annotated[
+        tuple[str, ...],
+        Operands("GENOME", "FASTA files, plain or gzipped; by default 1 Mb of human chromosome 22, built in"),
+    ] = ()
+    method: Annotated[
+        Literal["randommask", "dnabert", "constant", "constant_share", "iid", "uniform"],
+        Option("How wide the masks are: widening, k, k + 8, widening at one share, single tokens, widths drawn"),
+    ] = "randommask"
+    steps: Annotated[
+        int, Option("Optimizer steps; the schedule and the learning rate are scaled to them", at_least=1)
+    ] = 2000
+    size: Annotated[Literal["tiny", "small", "medium", "base"], Option("Size of the BERT; base is DNABERT's")] = "tiny"
+    start: Annotated[
+        Literal["usual", "structured"],
+        Option("Initial weights: BERT's, or k-mer embeddings as sums of place-and-base vectors (ours)"),
+    ] = "usual"
+    k: Annotated[int, Option("Bases a k-mer", at_least=1, at_most=8)] = 6
+    widths: Annotated[
+        str | None,
+        Option("Mask widths of the phases in tokens, such as 6,8,10; by default k, k+2, ..., k+8 (our reading)"),
+    ] = None
+    milestones: Annotated[
+        str | None,
+        Option("First step of each phase in a run of 480,000; by default 0,30000,100000,200000,300000 (our reading)"),
+    ] = None
+    probability: Annotated[
+        float | None,
+        Option("Chance of a token to be a centre; by default 0.025 at k = 6, else 0.15 / k", above=0.0, at_most=1.0),
+    ] = None
+    held_out: Annotated[
+        str | None,
+        Option(
+            "Records held out for evaluation, such as chr21,chr22; by default the last tenth of records over 100 kb"
+        ),
+    ] = None
+    windows: Annotated[
+        Literal["dnabert", "full", "strided"],
+        Option("Half full and half random lengths from random places, full lengths, or side by side"),
+    ] = "dnabert"
+    tokens: Annotated[
+        int | None,
+        Option("k-mers of a full window; by default 64 (tiny), 128 (small), 510", at_least=1, at_most=32_766),
+    ] = None
+    reverse_complement: Annotated[
+        float, Option("Share of windows read from the other strand", at_least=0.0, at_most=1.0)
+    ] = 0.0
+    longest_unknown: Annotated[
+        int, Option("Longest run of N and the like inside a window", at_least=0, unit="bases")
+    ] = 0
+    batch_size: Annotated[int, Option("Windows a batch", at_least=1)] = 16
+    accumulation: Annotated[int, Option("Batches a step", at_least=1)] = 1
+    learning_rate: Annotated[
+        float | None, Option("At its peak; by default 3e-3 (tiny), 1e-3 (small), 4e-4", above=0.0, at_most=1.0)
+    ] = None
+    warm_up: Annotated[float, Option("Share of the steps with a rising learning rate", at_least=0.0, below=1.0)] = 0.1
+    beta2: Annotated[float, Option("Of AdamW; DNABERT has 0.98", at_least=0.0, below=1.0)] = 0.98
+    weight_decay: Annotated[float, Option("Of AdamW, on matrices", at_least=0.0)] = 0.01
+    dropout: Annotated[
+        float | None, Option("On the states; by default 0 (tiny), 0.1. Attention dropout is 0", at_least=0.0, below=1.0)
+    ] = None
+    evaluation_windows: Annotated[int, Option("Held-out windows to evaluate on, at most", at_least=1)] = 512
+    workers: Annotated[int, Option("Loading processes; none changes a number", at_least=0)] = 0
+    threads: Annotated[
+        int | None, Option("Of torch on a CPU; by default 1 for tiny, else torch's choice", at_least=1)
+    ] = None
+    checkpoint_every: Annotated[int | None, Option("By default a tenth of the run", at_least=1, unit="steps")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not fit together."""
+        if self.resume is None:
+            for name in ("widths", "milestones"):
+                if name in self.given and self.method not in _WITH_SCHEDULE:
+                    raise UserError(
+                        f"--{name} changes nothing with --method {self.method}, whose width is fixed. Leave it out."
+                    )
+            if "probability" in self.given and self.method == "constant_share":
+                raise UserError("--probability changes nothing with --method constant_share, which draws 0.15 / width.")
+        self.schedule()
+
+    def schedule(self) -> MaskSchedule:
+        """The widening schedule that the options name, scaled to the steps."""
+        try:
+            return MaskSchedule(
+                k=self.k,
+                widths=_integers("--widths", self.widths),
+                milestones=_integers("--milestones", self.milestones),
+                total_steps=self.steps,
+            )
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+class Job(NamedTuple):
+    """Everything that a run needs, built before its folder is made."""
+
+    config: PretrainConfig
+    device: torch.device
+    genome: Genome
+    parts: Parts
+    windows: GenomeWindows
+    held_out: GenomeWindows
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Pretrain a BERT on DNA k-mers, with a mask that widens, and evaluate it on held-out DNA."""
+    began = time.monotonic()
+    run = None
+    if config.resume is not None:
+        run = RunFolder.reopen(config.resume, package="randommask", command="pretrain")
+        config = resumed_config(config, run.config, may_change=("device", "workers", "checkpoint_every"))
+    elif config.out is not None:
+        refuse_used_folder(config.out)
+    job = build_job(config)
+    config = job.config
+    split = {
+        "records": list(job.genome.names),
+        "content_hash": job.genome.content_hash,
+        "training": [list(stretch) for stretch in job.parts.training],
+        "held_out": [list(stretch) for stretch in job.parts.held_out],
+    }
+    if run is None:
+        name = f"pretrain-{config.method}-seed{config.seed}"
+        run = RunFolder.create(
+            config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
+        )
+        run.write_json("split.json", split)
+    elif (run.path / "split.json").is_file() and run.read_json("split.json") != split:
+        raise UserError(
+            f"The DNA in {', '.join(config.genome) or 'the sample'} is not what {run.path / 'split.json'} was made from. "
+            "Bring it back to what it was, or start a new run."
+        )
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or before)
+    try:
+        _fit(run, job, began=began)
+    finally:
+        torch.set_num_threads(before)
+
+
+def build_job(config: PretrainConfig) -> Job:
+    """Read the DNA and divide it; write nothing.
+
+    Raises:
+        UserError: anything wrong with files, device, or options that do not fit the DNA.
+    """
+    device = choose_device(config.device)
+    if device.type == "cuda" and device.index not in (None, 0):
+        raise UserError(
+            f"--device is {config.device!r}, but the Trainer takes the first visible one. Set CUDA_VISIBLE_DEVICES={device.index} "
+            "and use --device cuda."
+        )
+    schedule = config.schedule()
+    tokens = config.tokens or _TOKENS[config.size]
+    assert schedule.widths is not None
+    assert schedule.milestones is not None
+    widening = config.method in _WITH_SCHEDULE
+    config = dataclasses.replace(
+        config,
+        widths=",".join(map(str, schedule.widths)) if widening else None,
+        milestones=",".join(map(str, schedule.milestones)) if widening else None,
+        tokens=tokens,
+        learning_rate=config.learning_rate or _LEARNING_RATES[config.size],
+        threads=config.threads or (1 if config.size == "tiny" else None),
+    )
+    genome = read_genome([Path(path) for path in config.genome] or [sample_path(GENOME)])
+    names = [] if config.held_out is None else [name.strip() for name in config.held_out.split(",") if name.strip()]
+    parts = split_held_out(genome, names=names, seed=config.seed)
+    shared: dict[str, Any] = {"tokens": tokens, "k": config.k, "longest_unknown": config.longest_unknown}
+    windows = GenomeWindows(
+        genome,
+        parts.training,
+        recipe=config.windows,
+        seed=config.seed,
+        reverse_complement_share=config.reverse_complement,
+        **shared,
+    )
+    held_out = GenomeWindows(genome, parts.held_out, recipe="strided", **shared)
+    return Job(config, device, genome, parts, windows, held_out)
+
+
+def _fit(run: RunFolder, job: Job, *, began: float) -> None:
+    """Train from the newest checkpoint, or from the start, to the end; evaluate, save, draw, print."""
+    from randommask.collator import RandomMaskCollator
+    from randommask.models.masked_bert import MaskedBert
+    from randommask.models.presets import bert_config
+    from randommask.models.starts import start_weights
+    from randommask.tokenizer import KmerTokenizer
+    from randommask.training import pretraining
+    from randommask.training.evaluation import log_frequencies, masked_losses
+    from randommask.training.quiet import quiet_transformers
+
+    config = job.config
+    assert config.tokens is not None
+    assert config.learning_rate is not None
+    with quiet_transformers():
+        tokenizer = KmerTokenizer(k=config.k, model_max_length=config.tokens + 2)
+        model = MaskedBert(
+            bert_config(config.size, k=config.k, positions=max(512, config.tokens + 2), hidden_dropout=config.dropout)
+        )
+        start_weights(model, config.start, k=config.k, seed=config.seed)
+        masking = METHODS[config.method](config.schedule())
+        if config.probability is not None:
+            masking = masking._replace(probability=config.probability)
+        collator = RandomMaskCollator(
+            tokenizer, **masking._asdict(), seed=config.seed, accumulation=config.accumulation
+        )
+        checkpoint = newest_checkpoint(run.checkpoints, to_stderr)
+        run.cut_metrics(0 if checkpoint is None else checkpoint_step(checkpoint))
+        placement = pretraining.Placement(job.device, config.precision, config.workers)
+        pretraining.pretrain(
+            model,
+            job.windows,
+            collator=collator,
+            optimisation=pretraining.Optimisation(
+                config.steps,
+                config.batch_size,
+                accumulation=config.accumulation,
+                learning_rate=config.learning_rate,
+                warm_up_share=config.warm_up,
+                beta2=config.beta2,
+                weight_decay=config.weight_decay,
+            ),
+            placement=placement,
+            watch=pretraining.Watch(
+                run.log,
+                run.checkpoints,
+                max(1, config.steps // 100),
+                config.checkpoint_every or max(1, config.steps // 10),
+            ),
+            resume_from=checkpoint,
+        )
+        rows = masked_losses(
+            model,
+            _evenly(job.held_out, config.evaluation_windows),
+            tokenizer,
+            widths=(config.k, config.k + 8),
+            frequencies=log_frequencies(job.genome, job.parts.training, k=config.k),
+            autocast=placement.autocast,
+        )
+        model.save_pretrained(run.model)
+        tokenizer.save_pretrained(run.model)
+    expected = pretraining.expected_by_phase(
+        [job.windows[number] for number in range(min(256, len(job.windows)))], collator
+    )
+    _report(run, job, rows=rows, expected=expected, seconds=time.monotonic() - began)
+
+
+def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], seconds: float) -> None:
+    """Record, figures, model card and the printed table."""
+    from randommask.training.report import draw_pretraining, model_card
+
+    config = job.config
+    numbers: dict[str, float | None] = {"steps": config.steps}
+    units = {"steps": "steps"}
+    for row in rows:
+        for name in ("loss", "floor", "ceiling", "masked_share"):
+            numbers[f"{name}_width_{row.width}"] = getattr(row, name)
+            units[f"{name}_width_{row.width}"] = "" if name == "masked_share" else "nats"
+    run.write_result(
+        Record(
+            experiment="randommask-pretrain",
+            arm=config.method,
+            seed=config.seed,
+            numbers=numbers,
+            units=units,
+            digest=run.digest,
+            versions=versions("randommask"),
+            seconds=seconds,
+            threads=torch.get_num_threads(),
+            device=torch.cuda.get_device_name() if job.device.type == "cuda" else job.device.type,
+        )
+    )
+    figures = draw_pretraining(run, rows=rows, expected=expected, method=config.method, seed=config.seed)
+    (run.model / "README.md").write_text(
+        model_card(config=plain_config(config), content_hash=job.genome.content_hash, rows=rows), encoding="utf-8"
+    )
+    print(
+        f"\n{config.method}, {config.size}, {config.start} start, k = {config.k}, {config.steps} steps, seed {config.seed}"
+    )
+    print(
+        f"held out: {job.held_out.bases:,} of {job.held_out.bases + job.windows.bases:,} bases; nats a masked token\n"
+    )
+    print(
+        table(
+            ["mask width", "loss", "floor", "ceiling", "masked %"],
+            [[row.width, row.loss, row.floor, row.ceiling, 100 * row.masked_share] for row in rows],
+        )
+    )
+    print("\nfloor: no model can do better on independent uniform bases; ceiling: k-mer frequencies alone.")
+    print(f"Run folder: {run.path}\nModel:      {run.model}")
+    for figure in figures:
+        print(f"Figure:     {figure}")
+
+
+def _evenly(windows: GenomeWindows, most: int) -> list[Any]:
+    """At most `most` windows, spread evenly over all."""
+    count = min(most, len(windows))
+    return [windows[number * len(windows) // count] for number in range(count)]
+
+
+def _integers(flag: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{flag} is {text!r}, but it takes integers joined by commas, such as 6,8,10.") from error

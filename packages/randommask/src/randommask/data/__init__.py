@@ -1,0 +1,1 @@
+"""Labelled sequences: tables, and how they are divided."""

@@ -1,0 +1,1 @@
+"""From FASTA bytes to windows of base codes."""

@@ -1,0 +1,211 @@
+"""Pretraining of a BERT over k-mers: DNABERT's optimizer through the transformers Trainer, with checkpoints, log and progress of ours.
+
+AdamW, betas (0.9, beta2), eps 1e-6, weight decay 0.01 except bias and LayerNorm, gradient clipping 1.0, linear warm-up, then linear
+decay to 0 at the last step.
+
+Source    DNABERT's README and MultiMolecule's card: beta2 0.98, learning rate 4e-4, warm-up 10,000 of 200,000 steps. RandomMask's own
+          settings are not known; the defaults of the command are ours.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from randommask.collator import RandomMaskCollator
+from randommask.genome.windows import GenomeWindows
+from randommask.identities import UNIFORM_ENTROPY, count_hidden, masked_share
+from randommask.masking import IGNORED
+from randommask.numbering import NumberedExample
+from randommask.schedule import MaskSchedule, Phase
+from randommask.training.trainer import RandomMaskTrainer
+from scarce_common_utils.checkpoints import adopt_folder
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.progress import Progress
+
+
+class Optimisation(NamedTuple):
+    """How the weights move: `steps` of `batch_size` x `accumulation` windows, and AdamW's numbers."""
+
+    steps: int
+    batch_size: int
+    accumulation: int = 1
+    learning_rate: float = 4e-4
+    warm_up_share: float = 0.1
+    beta2: float = 0.98
+    weight_decay: float = 0.01
+
+
+class Placement(NamedTuple):
+    """Where it is computed: `device`, `precision` (float32, bf16, fp16) and loading `workers`."""
+
+    device: torch.device
+    precision: str = "float32"
+    workers: int = 0
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Type of the forward pass, None for float32."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+
+class Watch(NamedTuple):
+    """What happens on the way: `log(step, **numbers)` every `log_every` steps, a checkpoint in `checkpoints` every `save_every`."""
+
+    log: Callable[..., None]
+    checkpoints: Path
+    log_every: int
+    save_every: int
+
+
+def pretrain(
+    model: Any,
+    windows: GenomeWindows,
+    *,
+    collator: RandomMaskCollator,
+    optimisation: Optimisation,
+    placement: Placement,
+    watch: Watch,
+    resume_from: Path | None = None,
+) -> None:
+    """Train `model` in place.
+
+    Args:
+        model: a `MaskedBert`; moved to the device.
+        windows: dealt in the order of their numbers, or shuffled each pass where they are strided.
+        collator: masks; told accumulation and processes by the trainer.
+        optimisation: steps and optimizer.
+        placement: device, precision, workers.
+        watch: log and checkpoints. `save_every` is rounded up to a multiple of `log_every`.
+        resume_from: a checkpoint folder to go on from.
+
+    Raises:
+        UserError: the loss is no longer a number; the step is named, the last good checkpoint stays.
+    """
+    scratch = watch.checkpoints / "trainer"
+    arguments = training_arguments(
+        scratch,
+        optimisation=optimisation,
+        placement=placement,
+        log_every=watch.log_every,
+        save_every=-(-watch.save_every // watch.log_every) * watch.log_every,
+        seed=collator.seed,
+    )
+    begun = 0 if resume_from is None else int(resume_from.name.removeprefix("step-"))
+    with Progress(optimisation.steps, "steps", label="randommask", start=begun) as bar:
+        trainer = RandomMaskTrainer(
+            model,
+            arguments,
+            data_collator=collator,
+            train_dataset=windows,
+            shuffle=windows.recipe == "strided",
+            callbacks=[_Watcher(watch, scratch, bar)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    if scratch.is_dir() and not any(scratch.iterdir()):
+        scratch.rmdir()
+
+
+def training_arguments(
+    folder: Path, *, optimisation: Optimisation, placement: Placement, log_every: int, save_every: int, seed: int
+) -> TrainingArguments:
+    """TrainingArguments of one run on one device."""
+    device = placement.device
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=optimisation.steps,
+        per_device_train_batch_size=optimisation.batch_size,
+        gradient_accumulation_steps=optimisation.accumulation,
+        learning_rate=optimisation.learning_rate,
+        warmup_steps=round(optimisation.warm_up_share * optimisation.steps),
+        lr_scheduler_type="linear",
+        weight_decay=optimisation.weight_decay,
+        adam_beta2=optimisation.beta2,
+        adam_epsilon=1e-6,
+        max_grad_norm=1.0,
+        logging_steps=log_every,
+        logging_nan_inf_filter=False,
+        save_steps=save_every,
+        use_cpu=device.type == "cpu",
+        bf16=placement.precision == "bf16",
+        fp16=placement.precision == "fp16",
+        dataloader_num_workers=placement.workers,
+        dataloader_pin_memory=device.type == "cuda",
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process, one device: several would be wrapped in DataParallel
+    return arguments
+
+
+class _Watcher(TrainerCallback):
+    """Moves the bar, writes the log, stops on a loss that is no number, moves checkpoints into the run folder."""
+
+    def __init__(self, watch: Watch, scratch: Path, bar: Progress) -> None:
+        self.watch, self.scratch, self.bar = watch, scratch, bar
+        self.shown: dict[str, float] = {}
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.bar.advance(1, **self.shown)
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"The loss is {logs['loss']} at step {state.global_step}. The last good checkpoint is kept; go on with a "
+                "smaller learning rate in a new run."
+            )
+        numbers = {name: float(value) for name, value in logs.items() if name != "epoch"}
+        self.watch.log(state.global_step - 1, **numbers)
+        self.shown = {"loss": numbers["loss"], "width": numbers.get("mask_width", 0.0)}
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        source = self.scratch / f"checkpoint-{state.global_step}"
+        adopt_folder(source, self.watch.checkpoints, step=state.global_step)
+
+
+class Expected(NamedTuple):
+    """What one phase's masks do to some windows: the first `step`, `width`, `floor` in nats, closed-form and counted share."""
+
+    step: int
+    width: int
+    floor: float
+    closed_share: float
+    counted_share: float
+
+
+def expected_by_phase(windows: Sequence[Any], collator: RandomMaskCollator) -> list[Expected]:
+    """Floor and masked share of each phase, on the given windows (base codes UInt8[L])."""
+    schedule = collator.schedule
+    phases = schedule.phases() if isinstance(schedule, MaskSchedule) else (Phase(schedule, 0),)
+    k, overlap = collator.tokenizer.k, collator.tokenizer.overlap
+    found = []
+    for width, first in phases:
+        number = first * collator.accumulation * collator.processes
+        batch = collator([NumberedExample(number, window) for window in windows])
+        masked = batch["labels"] != IGNORED
+        maskable = masked | (batch["input_ids"] >= collator.tokenizer.kmer_vocabulary.start)
+        counts = count_hidden(masked, maskable, k=k, overlap=overlap)
+        drawn = schedule.draw_from(first) if isinstance(schedule, MaskSchedule) else width
+        tokens = maskable.sum(1).tolist()
+        shares = {n: masked_share(drawn, collator.probability_at(width), tokens=n) for n in set(tokens) if n}
+        closed = sum(n * shares[n] for n in tokens if n) / max(sum(tokens), 1)
+        share = int(counts.masked) / max(int(counts.maskable), 1)
+        floor = float(counts.expected) * UNIFORM_ENTROPY / max(int(counts.masked), 1)
+        found.append(Expected(first, width, floor, closed, share))
+    return found
