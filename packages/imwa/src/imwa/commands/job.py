@@ -1,0 +1,297 @@
+"""From the options of `imwa train` to everything that a run needs; refuses what cannot work, and writes nothing."""
+
+import copy
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from imwa.batch_norm import recompute_batch_norm
+from imwa.driver import IMWA, Replica
+from imwa.models.resnet_cifar import resnet32, small_resnet
+from imwa.training.batches import Order, augmented, normalised, pixel_constants
+from imwa.training.evaluation import Evaluation, evaluate
+from imwa.training.loop import Schedule
+from imwa.training.state import TrainingState
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.images import ImageSet, count_by_class, load_images
+from scarce_common_utils.options import choose_device
+from scarce_common_utils.random_state import seed_random_state
+from scarce_common_utils.streams import stream, stream_seed
+from scarce_common_utils.subsets import long_tail
+
+if TYPE_CHECKING:
+    from imwa.commands.train import TrainConfig
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OURS = {"small": small_resnet, "resnet32": resnet32}
+LARGEST_SIDE_OF_ONE_THREAD = 16
+BATCHES_FOR_NORMS = 20  # shuffled, augmented batches over which BatchNorm statistics are measured anew
+PER_METHOD = {"single": ("one", "one"), "mwa": ("replicas", "one"), "imwa": ("replicas", "episodes")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All parts of a run; `training` holds the images trained on, `test` those tested on, `split` what split.json holds."""
+
+    config: "TrainConfig"
+    name: str
+    data_name: str
+    training: ImageSet
+    test: ImageSet
+    counts: list[int]
+    split: dict[str, Any]
+    state: TrainingState
+    schedule: Schedule
+    order: Order
+    shift: int
+    constants: tuple[Tensor, Tensor]
+    channels: int
+    device: torch.device
+
+    @property
+    def replicas(self) -> int:
+        """M of the run: 1 for a single run."""
+        return self.state.iterative.plan.replicas
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context of a forward pass in the run's precision."""
+        precision = PRECISIONS[self.config.precision]
+        # A disabled context may not name float32 as its dtype on every device.
+        dtype = torch.bfloat16 if precision is torch.float32 else precision
+        return torch.autocast(self.device.type, dtype, enabled=precision is not torch.float32)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """UInt8[B C H W] -> what the model takes, on its device."""
+        return normalised(images, self.constants, channels=self.channels).to(self.device)
+
+    def batch(self, replica: Replica, step: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of a replica's step."""
+        return self._batch(self.order(step, replica=replica.index), replica.generator)
+
+    def evaluation(self, model: nn.Module) -> Evaluation:
+        """Of a model on the test images."""
+        classes = len(self.test.class_names)
+        images, labels = self.test.images, self.test.labels.to(self.device)
+        return evaluate(model, images, labels, classes=classes, prepare=self.prepare, autocast=self.autocast())
+
+    def recomputed(self, model: nn.Module) -> Evaluation:
+        """Of a copy of the model whose BatchNorm statistics are measured on shuffled, augmented training batches."""
+        clone = copy.deepcopy(model)
+
+        def forward(model: nn.Module, images: Tensor) -> None:
+            with self.autocast():
+                model(images)
+
+        recompute_batch_norm(clone, self._batches_for_norms(), forward_fn=forward)
+        return self.evaluation(clone)
+
+    def _batches_for_norms(self) -> Iterator[Tensor]:
+        generator = stream(self.config.seed, "batch norm")
+        for _ in range(BATCHES_FOR_NORMS):
+            places = torch.randint(0, len(self.training), (self.config.batch_size,), generator=generator)
+            yield self._batch(places, generator)[0]
+
+    def _batch(self, places: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        places = places.to(self.training.images.device)
+        images = augmented(
+            self.training.images[places], generator=generator, shift=self.shift, mirror=self.training.mirrored
+        )
+        return self.prepare(images), self.training.labels[places].to(self.device)
+
+
+def build_job(config: "TrainConfig") -> Job:
+    """Read the data, draw the long tail, build the model, the optimizer and the driver.
+
+    Raises:
+        UserError: the data, the imbalance, the model or the device cannot be used; the value and the mend are named.
+    """
+    device = choose_device(config.device)
+    everything, test = _read_images(config)
+    places, ranks = draw_long_tail(config, everything)
+    training = everything.take(places)
+    config = resolved(config, side=max(training.images.shape[-2:]))
+    model, channels = _build_model(config, training)
+    model.to(device)
+    # Pixel work needs numbers that MPS does not have.
+    pixels = torch.device("cpu") if device.type == "mps" else device
+    mean, deviation = pixel_constants(training.images)
+    data_name = short_name(config.data or "")
+    split = {
+        "seed": config.seed,
+        "imbalance": config.imbalance,
+        "labels_sha256": hashlib.sha256(everything.labels.numpy().tobytes()).hexdigest(),
+        "classes_by_rank": [training.class_names[number] for number in ranks],
+        "training": places.tolist(),
+    }
+    return Job(
+        config=config,
+        name=f"imwa-{data_name}-{config.method}-seed-{config.seed}",
+        data_name=data_name,
+        training=replace(training, images=training.images.to(pixels), labels=training.labels.to(pixels)),
+        test=replace(test, images=test.images.to(pixels)),
+        counts=count_by_class(training.labels, len(training.class_names)),
+        split=split,
+        state=_build_state(config, model, device),
+        schedule=_build_schedule(config),
+        order=Order(len(training), batch_size=config.batch_size, seed=config.seed),
+        shift=max(1, min(training.images.shape[-2:]) // 8),
+        constants=(mean.to(pixels), deviation.to(pixels)),
+        channels=channels,
+        device=device,
+    )
+
+
+def draw_long_tail(config: "TrainConfig", images: ImageSet) -> tuple[Tensor, list[int]]:
+    """Places of the images to train on, Int64, and the classes from the most to the least frequent.
+
+    Which class is rare is drawn anew for each seed (it decides much), or follows the labels as the published CIFAR-LT
+    sets do; see --class-order.
+
+    Raises:
+        UserError: an imbalance that leaves a class without an image.
+    """
+    names = images.class_names
+    if config.imbalance is None:
+        counts = count_by_class(images.labels, len(names))
+        empty = [name for name, count in zip(names, counts, strict=True) if count == 0]
+        if empty:
+            raise UserError(
+                f"Class {empty[0]!r} has no training image in {images.place}. Add images, or leave the class out."
+            )
+        return (images.labels >= 0).nonzero().flatten(), sorted(range(len(names)), key=lambda k: (-counts[k], k))
+    ranks = list(range(len(names)))
+    if config.class_order == "drawn":
+        ranks = torch.randperm(len(names), generator=stream(config.seed, "split", "class order")).tolist()
+    generator = stream(config.seed, "split", "long tail")
+    return long_tail(images.labels, config.imbalance, generator=generator, class_names=names, order=ranks), ranks
+
+
+def resolved(config: "TrainConfig", *, side: int) -> "TrainConfig":
+    """The configuration with what depends on the run filled in: threads and intervals."""
+    one_thread = config.model == "small" and side <= LARGEST_SIDE_OF_ONE_THREAD
+    total = config.steps * plan_of(config)[0]
+    return replace(
+        config,
+        threads=config.threads or (1 if one_thread else torch.get_num_threads()),
+        evaluate_every=config.evaluate_every or max(1, config.steps // 10),
+        checkpoint_every=config.checkpoint_every or max(1, total // 10),
+    )
+
+
+def plan_of(config: "TrainConfig") -> tuple[int, int]:
+    """Replicas and episodes of the method: a single run has one of each, vanilla averaging one episode."""
+    values = {"one": 1, "replicas": config.replicas, "episodes": config.episodes}
+    replicas, episodes = PER_METHOD[config.method]
+    return values[replicas], min(values[episodes], config.steps)
+
+
+def short_name(data: str) -> str:
+    """Name of the data for folders and records: letters, digits, dots and dashes."""
+    last = Path(data).name if Path(data).exists() else data.split(":")[-1]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"
+
+
+def _read_images(config: "TrainConfig") -> tuple[ImageSet, ImageSet]:
+    training, test = load_images(
+        config.data,
+        image_size=config.image_size,
+        test_share=config.test_share,
+        seed=config.seed,
+        download=config.download,
+        data_folder=config.data_folder,
+    )
+    known = test.labels >= 0
+    if not bool(known.any()):
+        raise UserError(
+            f"No image of {test.place} has a label, so nothing can be tested. Give a test part with labels."
+        )
+    return training, test if bool(known.all()) else test.take(known.nonzero().flatten())
+
+
+def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, int]:
+    """The model by name, weights drawn from the stream "init", and the number of channels that it takes.
+
+    Raises:
+        UserError: the name is unknown, torchvision is missing, or the model does not take images of this size.
+    """
+    classes, channels = len(training.class_names), training.images.shape[1]
+    seed_random_state(stream_seed(config.seed, "init"))
+    if config.model in OURS:
+        model: nn.Module = OURS[config.model](classes, channels=channels)
+    else:
+        model, channels = _torchvision_model(config.model, classes), 3
+    _try_model(model, config, channels=channels, size=tuple(training.images.shape[-2:]))
+    seed_random_state(stream_seed(config.seed, "dropout"))
+    return model, channels
+
+
+def _torchvision_model(name: str, classes: int) -> nn.Module:
+    """One of torchvision's classifiers, without trained weights."""
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise UserError(
+            f"--model {name} needs the package torchvision, which is not installed: pip install 'imwa[vision]'"
+        ) from error
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, *OURS], n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose {', '.join(OURS)} or a torchvision model."
+        raise UserError(f"--model is {name!r}, which is not known. {hint}")
+    return models.get_model(name, weights=None, num_classes=classes)
+
+
+def _try_model(model: nn.Module, config: "TrainConfig", *, channels: int, size: tuple[int, ...]) -> None:
+    """One forward pass of a copy in training mode on blank images; logits must come out."""
+    try:
+        with torch.no_grad(), redirect_stdout(None):
+            out = copy.deepcopy(model).train()(torch.zeros(max(2, min(config.batch_size, 4)), channels, *size))
+    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise UserError(
+            f"--model {config.model} cannot be trained on images of {size[0]}x{size[1]}: {reason}. "
+            "Choose another --model, or another --image-size."
+        ) from error
+    if not isinstance(out, Tensor):
+        raise UserError(f"--model {config.model} returns a {type(out).__name__}, not logits. Choose another --model.")
+
+
+def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device) -> TrainingState:
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    replicas, episodes = plan_of(config)
+    iterative = IMWA(
+        model,
+        optimizer,
+        replicas=replicas,
+        episodes=episodes,
+        steps=config.steps,
+        seed=config.seed,
+        optimizer_state=config.optimizer_state,
+        carry={"scaler": scaler},
+    )
+    return TrainingState(model, optimizer, scaler, iterative, losses=torch.zeros(2, device=device))
+
+
+def _build_schedule(config: "TrainConfig") -> Schedule:
+    """Steps and intervals; the loss is read a hundred times a replica."""
+    assert config.evaluate_every is not None
+    assert config.checkpoint_every is not None
+    return Schedule(
+        steps=config.steps,
+        rate=config.learning_rate,
+        schedule=config.schedule,
+        log_every=max(1, config.steps // 100),
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+    )

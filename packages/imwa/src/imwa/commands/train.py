@@ -1,0 +1,244 @@
+"""`imwa train DATA`: train an image classifier by iterated weight averaging, or one of its controls, and evaluate it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+
+from imwa import __version__
+from imwa.commands.job import Job, build_job, plan_of
+from imwa.training.loop import Surroundings
+from imwa.training.loop import train as train_loop
+from imwa.training.report import averages, draw_figures, final_numbers, summary, units
+from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from scarce_common_utils.command_line import Option, plain_config, resumed_config
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.options import ImageDataOptions, RunOptions
+from scarce_common_utils.progress import Progress
+from scarce_common_utils.records import Record
+from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+
+# Names that other projects have for our options, for the error of an unknown option.
+HINTS = {
+    "lr": "--learning-rate",
+    "wd": "--weight-decay",
+    "arch": "--model",
+    "net": "--model",
+    "imb_factor": "--imbalance (largest over smallest class: 1 / imb_factor)",
+    "imb_ratio": "--imbalance",
+    "num_models": "--replicas",
+    "num_replicas": "--replicas",
+    "num_episodes": "--episodes",
+    "epochs": "--steps (optimizer steps of one replica)",
+    "total_steps": "--steps",
+    "algorithm": "--method",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunOptions, ImageDataOptions):
+    """Options of `imwa train`."""
+
+    imbalance: Annotated[
+        float | None,
+        Option(
+            "Make the training images long-tailed: largest over smallest class; by default they stay as they are",
+            at_least=1.0,
+        ),
+    ] = None
+    class_order: Annotated[
+        Literal["drawn", "labels"],
+        Option(
+            "Which classes are rare under --imbalance: drawn from the seed, or the last by label (the published CIFAR-LT sets)"
+        ),
+    ] = "drawn"
+    method: Annotated[
+        Literal["single", "mwa", "imwa"],
+        Option("One plain run; replicas averaged once at the end; replicas averaged in every episode"),
+    ] = "imwa"
+    replicas: Annotated[
+        int, Option("M, models trained from each start (mwa, imwa); the cost is M times a single run", at_least=1)
+    ] = 3
+    episodes: Annotated[int, Option("E, number of averages (imwa)", at_least=1)] = 10
+    steps: Annotated[int, Option("T, optimizer steps of each replica over all episodes", at_least=1)] = 450
+    optimizer_state: Annotated[
+        Literal["average", "local", "reset"], Option("What becomes of the momentum when an episode ends")
+    ] = "average"
+    model: Annotated[str, Option("small (8 layers, for 8x8 to 32x32), resnet32, or a torchvision model's name")] = (
+        "small"
+    )
+    batch_size: Annotated[int, Option("Images a step", at_least=2)] = 64
+    learning_rate: Annotated[float, Option("Its largest value", above=0.0)] = 0.1
+    schedule: Annotated[
+        Literal["cosine", "steps"],
+        Option("Of the learning rate over the global steps: cosine to 0, or CIFAR-LT's warm-up and two drops"),
+    ] = "cosine"
+    momentum: Annotated[float, Option("Of SGD", at_least=0.0, below=1.0)] = 0.9
+    weight_decay: Annotated[float, Option("On all parameters", at_least=0.0)] = 5e-4
+    threads: Annotated[
+        int | None,
+        Option(
+            "Of torch on a CPU; by default 1 for the small model on images up to 16x16, else torch's choice", at_least=1
+        ),
+    ] = None
+    evaluate_every: Annotated[
+        int | None,
+        Option(
+            "Global steps between evaluations of a replica; by default a tenth of the run", at_least=1, unit="steps"
+        ),
+    ] = None
+    checkpoint_every: Annotated[
+        int | None,
+        Option(
+            "Optimizer steps, over all replicas, between checkpoints; by default a tenth of all",
+            at_least=1,
+            unit="steps",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that the chosen method would not look at, and episodes that would be empty."""
+        if self.resume is not None:
+            return
+        unused = {
+            "single": ("replicas", "episodes", "optimizer_state"),
+            "mwa": ("episodes", "optimizer_state"),
+            "imwa": (),
+        }
+        for name in unused[self.method]:
+            if name in self.given:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(
+                    f"{flag} changes nothing with --method {self.method}. Leave it out, or choose --method imwa."
+                )
+        if self.class_order != "drawn" and self.imbalance is None:
+            raise UserError(
+                f"--class-order is {self.class_order}, but without --imbalance no class is made rare. Give --imbalance."
+            )
+        if self.method == "imwa" and self.episodes > self.steps and "episodes" in self.given:
+            raise UserError(
+                f"--episodes is {self.episodes}, but a run of {self.steps} steps has no more than {self.steps} episodes. "
+                f"Choose {self.steps} or fewer."
+            )
+
+
+def train(config: TrainConfig) -> None:
+    """Train an image classifier by iterated weight averaging, or one of its controls, and evaluate it by class."""
+    began = time.monotonic()
+    run = None
+    if config.resume is not None:
+        run = RunFolder.reopen(config.resume, package="imwa", command="train")
+        config = resumed_config(
+            config, run.config, may_change=("device", "download", "data_folder", "checkpoint_every")
+        )
+    elif config.out is not None:
+        refuse_used_folder(config.out)
+    job = build_job(config)
+    if run is None:
+        options = plain_config(job.config)
+        run = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
+        run.write_json("split.json", job.split)
+    else:
+        take_up(run, job)
+    before = torch.get_num_threads()
+    torch.set_num_threads(job.config.threads or before)
+    try:
+        fit(run, job)
+        finish(run, job, seconds=time.monotonic() - began)
+    finally:
+        torch.set_num_threads(before)
+
+
+def take_up(run: RunFolder, job: Job) -> None:
+    """Load the newest whole checkpoint of a run into the job, and drop the metrics that come after it.
+
+    Raises:
+        UserError: the data are no longer those of the run's split, or the checkpoint does not fit.
+    """
+    if not (run.path / "split.json").is_file():  # killed before its first step
+        run.write_json("split.json", job.split)
+    if run.read_json("split.json") != job.split:
+        raise UserError(
+            f"The labels of {job.training.place} are not those that {run.path / 'split.json'} was drawn from. "
+            "Bring the data back to what they were, or start a new run."
+        )
+    path = newest_checkpoint(run.checkpoints, to_stderr)
+    if path is not None:
+        try:
+            job.state.load_state_dict(load_checkpoint(path), digest=run.digest)
+        except (ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} does not fit this run: {reason} Start a new run.") from error
+    run.cut_metrics(job.state.done)
+    to_stderr(f"imwa: goes on at step {job.state.done} of {job.replicas * job.schedule.steps}")
+
+
+def fit(run: RunFolder, job: Job) -> None:
+    """Train to the end, with progress, metrics and checkpoints."""
+
+    def save() -> None:
+        state = job.state.state_dict(digest=run.digest, version=__version__)
+        save_checkpoint(run.checkpoints, step=job.state.done, state=state)
+
+    with Progress(job.replicas * job.schedule.steps, "steps", label="imwa", start=job.state.done) as bar:
+        around = Surroundings(
+            batch=job.batch,
+            autocast=job.autocast,
+            accuracy=lambda model: job.evaluation(model).accuracy,
+            log=run.log,
+            save=save,
+            bar=bar,
+            finished=lambda model: {"recomputed_accuracy": job.recomputed(model).accuracy},
+        )
+        train_loop(job.state, job.schedule, around)
+
+
+def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
+    """Write figures, the model and the record, and print the table."""
+    lines, final = run.metrics(), job.evaluation(job.state.model)
+    numbers = final_numbers(lines, final, counts=job.counts, replicas=job.replicas)
+    title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
+    names = job.training.class_names
+    figures = draw_figures(
+        run.figures, lines, final, title=title, class_names=names, counts=job.counts, replicas=job.replicas
+    )
+    by_class = dict(zip(names, final.by_class, strict=True))
+    run.write_json(
+        "by_class.json",
+        {name: {"training": n, "accuracy": by_class[name]} for name, n in zip(names, job.counts, strict=True)},
+    )
+    run.write_result(
+        Record(
+            experiment=f"imwa-{job.data_name}",
+            arm=job.config.method,
+            seed=job.config.seed,
+            numbers=numbers,
+            units=units(),
+            digest=run.digest,
+            versions=versions("imwa"),
+            seconds=seconds,
+            threads=torch.get_num_threads(),
+            device=str(job.device),
+        )
+    )
+    print_summary(run.path, job, numbers, figures, taken=len(averages(lines)) if job.replicas > 1 else 0)
+
+
+def print_summary(folder: Path, job: Job, numbers: dict[str, float | None], figures: list[Path], *, taken: int) -> None:
+    """The short table at the end, what it says, and where everything lies."""
+    steps = job.schedule.steps
+    print(
+        summary(
+            numbers, method=job.config.method, cost=steps * job.replicas, steps=steps, averaged=taken, counts=job.counts
+        )
+    )
+    print(
+        f"{len(job.training)} training images ({max(job.counts)} to {min(job.counts)} a class), {len(job.test)} test images. "
+        f"One seed ({job.config.seed}) says little."
+    )
+    if plan_of(job.config)[0] > 1:
+        print("Compare with --method single at as many steps as the cost: that is the same budget in one run.")
+    print(f"Figures: {', '.join(path.name for path in figures)} in {folder / 'figures'}")
+    print(f"Run folder: {folder}")

@@ -1,0 +1,1 @@
+"""Networks of the reproductions; IMWA itself takes any module."""

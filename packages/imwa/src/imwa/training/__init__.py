@@ -1,0 +1,1 @@
+"""Training an image classifier with IMWA: state, batches, step, loop, evaluation, report."""

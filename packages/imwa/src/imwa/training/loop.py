@@ -1,0 +1,148 @@
+"""The training loop around the driver: steps, readings, evaluations, checkpoints, and the gain of each average.
+
+A line of metrics bears as `step` the number, from 0, of the last optimizer step that it counts, over all replicas in the
+order in which they train. Everything that is logged of a step comes before a checkpoint of it; the checkpoint of an
+episode's last step is written after its average was evaluated. So a resumed run repeats no line and misses none.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from imwa.driver import Replica
+from imwa.training.schedule import learning_rate
+from imwa.training.state import TrainingState
+from imwa.training.step import train_step
+from scarce_common_utils.errors import UserError
+
+
+class Bar(Protocol):
+    """What shows progress: `scarce_common_utils.progress.Progress`."""
+
+    def advance(self, count: int = 1, **shown: float) -> None:
+        """Count steps as done."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Numbers of a run.
+
+    Attributes:
+        steps: T, of each replica over all episodes.
+        rate: the learning rate's largest value.
+        schedule: its course, one of `schedule.SCHEDULES`.
+        log_every: steps between readings of the loss.
+        evaluate_every: global steps between evaluations of a replica; its end is always evaluated.
+        checkpoint_every: steps, over all replicas, between checkpoints; the end always gets one.
+    """
+
+    steps: int
+    rate: float
+    schedule: str
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the loop calls.
+
+    Attributes:
+        batch: (replica, step) -> images and labels on the device.
+        autocast: context of the forward pass.
+        accuracy: model -> test accuracy in percent.
+        log: called as log(step, **numbers).
+        save: writes a checkpoint of the state.
+        bar: shows progress.
+        finished: called on the last average before its checkpoint; its numbers join the average's line.
+    """
+
+    batch: Callable[[Replica, int], tuple[Tensor, Tensor]]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    accuracy: Callable[[nn.Module], float]
+    log: Callable[..., Any]
+    save: Callable[[], Any]
+    bar: Bar
+    finished: Callable[[nn.Module], dict[str, float]]
+
+
+def train(state: TrainingState, schedule: Schedule, around: Surroundings) -> None:
+    """Go on from where the state stands to the run's end.
+
+    Raises:
+        UserError: a loss was not finite; the steps and the replica are named, and nothing after them is kept.
+    """
+    loop = _Loop(state, schedule, around)
+    state.iterative.after_average = loop.on_average
+    for replica in state.iterative:
+        for step in replica.steps:
+            loop.step(replica, step)
+
+
+class _Loop:
+    def __init__(self, state: TrainingState, schedule: Schedule, around: Surroundings) -> None:
+        self.state, self.schedule, self.around = state, schedule, around
+        self.shown: dict[str, float] = {}
+
+    def step(self, replica: Replica, step: int) -> None:
+        state, schedule, around = self.state, self.schedule, self.around
+        images, labels = around.batch(replica, step)
+        rate = learning_rate(schedule.schedule, step, steps=schedule.steps, rate=schedule.rate)
+        train_step(state, images, labels, learning_rate=rate, autocast=around.autocast())
+        ends = step == replica.steps.stop - 1
+        last_of_episode = ends and replica.index == state.iterative.plan.replicas - 1
+        numbers: dict[str, float] = {}
+        if (step + 1) % schedule.log_every == 0 or ends:
+            numbers |= {"loss": self.read_loss(replica, step), "learning_rate": rate}
+        if (step + 1) % schedule.evaluate_every == 0 or ends:
+            numbers["accuracy"] = around.accuracy(state.model)
+        if ends:
+            state.replica_accuracies.append(numbers["accuracy"])
+        if numbers:
+            self.shown |= {name: numbers[name] for name in ("loss", "accuracy") if name in numbers}
+            where = {"episode": replica.episode, "replica": replica.index, "global_step": step}
+            around.log(state.done - 1, **where, **numbers)
+        if state.done % schedule.checkpoint_every == 0 and not last_of_episode:
+            self.save(replica, step)
+        around.bar.advance(1, **self.shown)
+
+    def on_average(self, episode: int, model: nn.Module) -> None:
+        """Evaluate the average and set it against its replicas; then the checkpoint that was due at this step."""
+        state, around = self.state, self.around
+        accuracy = around.accuracy(model)
+        replicas = state.replica_accuracies
+        mean = sum(replicas) / len(replicas)
+        numbers = {"average_accuracy": accuracy, "replica_accuracy": mean, "gain": accuracy - mean}
+        last = episode == state.iterative.plan.episodes - 1
+        if last:
+            numbers |= around.finished(model)
+        around.log(state.done - 1, episode=episode, global_step=state.iterative.plan.border(episode + 1) - 1, **numbers)
+        state.replica_accuracies = []
+        self.shown["gain"] = numbers["gain"]
+        if last or state.done % self.schedule.checkpoint_every == 0:
+            around.save()
+
+    def read_loss(self, replica: Replica, step: int) -> float:
+        """Mean loss since the last reading, on the host; the sum starts anew."""
+        total, count = self.state.losses.tolist()
+        if not math.isfinite(total):
+            first = step - int(count) + 1
+            raise UserError(
+                f"The loss was not finite between steps {max(first, replica.steps.start)} and {step} of replica "
+                f"{replica.index}, episode {replica.episode}. Lower --learning-rate, or compute in --precision float32; "
+                "the last checkpoint is from before."
+            )
+        self.state.losses.zero_()
+        return total / count
+
+    def save(self, replica: Replica, step: int) -> None:
+        """Write a checkpoint, but never one of a run whose loss is not finite."""
+        if not math.isfinite(float(self.state.losses[0])):
+            self.read_loss(replica, step)
+        self.around.save()
