@@ -99,7 +99,7 @@ class TrainConfig(RunOptions, ImageDataOptions):
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuse options that the chosen method would not look at, and episodes that would be empty."""
+        """Refuse options that the chosen method would not look at."""
         if self.resume is not None:
             return
         unused = {
@@ -117,11 +117,6 @@ class TrainConfig(RunOptions, ImageDataOptions):
             raise UserError(
                 f"--class-order is {self.class_order}, but without --imbalance no class is made rare. Give --imbalance."
             )
-        if self.method == "imwa" and self.episodes > self.steps and "episodes" in self.given:
-            raise UserError(
-                f"--episodes is {self.episodes}, but a run of {self.steps} steps has no more than {self.steps} episodes. "
-                f"Choose {self.steps} or fewer."
-            )
 
 
 def train(config: TrainConfig) -> None:
@@ -136,6 +131,10 @@ def train(config: TrainConfig) -> None:
     elif config.out is not None:
         refuse_used_folder(config.out)
     job = build_job(config)
+    if config.method == "imwa" and config.episodes > config.steps:
+        to_stderr(
+            f"imwa: --episodes is {config.episodes}, but the run has {config.steps} steps; it is run with {config.steps}."
+        )
     if run is None:
         options = plain_config(job.config)
         run = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
