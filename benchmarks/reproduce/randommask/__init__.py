@@ -1,1 +1,1 @@
-"""Arms and scales of the randommask reproduction."""
+"""Arms and scales of randommask's reproduction."""

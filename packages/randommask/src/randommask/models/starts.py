@@ -3,7 +3,7 @@
     usual        every weight normal, std 0.02 (BERT's)
     structured   embedding of a k-mer = sum over its k places of a vector for (place, base), plus noise;
                  position table = sinusoids; all other weights normal
-                 std 0.1 throughout, sinusoids of amplitude 0.2
+                 k-mer embeddings of std 0.2, sinusoids of amplitude 0.4, the other weights of std 0.1
 
 Overlapping k-mers share bases; the structured start says so before the first step. It changes initial values alone: ids, model
 and loss stay. Ours, not the paper's, and not in any of its experiments: a model that is compared with one of this start must have it too.
@@ -21,7 +21,7 @@ from randommask.kmers import FIRST_KMER, check_k
 from scarce_common_utils.streams import stream
 
 StartName = Literal["usual", "structured"]
-STD: Final = 0.1  # of the k-mer embeddings
+STD: Final = 0.2  # of the k-mer embeddings
 OTHER_STD: Final = 0.1  # of all other weights
 POSITION_SCALE: Final = 2.0  # amplitude of the sinusoids, in units of STD
 NOISE_SHARE: Final = 0.01  # of the k-mer embeddings' variance; the rest is the sum over places
@@ -63,7 +63,7 @@ def start_weights(model: Any, start: StartName, *, k: int, seed: int) -> None:
 
 
 def kmer_sums(k: int, width: int, *, generator: torch.Generator) -> Tensor:
-    """Float[V D], V = 5 + 4^k: sums of k vectors, one for each (place in the k-mer, base), plus noise; std 0.1."""
+    """Float[V D], V = 5 + 4^k: sums of k vectors, one for each (place in the k-mer, base), plus noise; std 0.2."""
     vectors = torch.randn((k, 4, width), generator=generator) * (STD * math.sqrt((1 - NOISE_SHARE) / k))
     table = torch.randn((FIRST_KMER + 4**k, width), generator=generator) * (STD * math.sqrt(NOISE_SHARE))
     numbers = torch.arange(4**k)

@@ -110,12 +110,14 @@ def draw_finetuning(
     with figure(
         paths[0], x_label="epoch", y_label="dev set", caption=f"Dev set by epoch, seed {seed} (one seed)"
     ) as axes:
+        ends = []
         for number, (name, values) in enumerate(
             (("loss, nats", [loss for _, loss, _ in history]), ("MCC", [mcc for _, _, mcc in history]))
         ):
             axes.plot(epochs, values, color=COLOURS[number], marker="o", markersize=4)
-            label_right(axes, [(values[-1], name, COLOURS[number])])
-        axes.set_ylim(bottom=min(0.0, *(mcc for _, _, mcc in history)))
+            ends.append((values[-1], name, COLOURS[number]))
+        axes.set_ylim(bottom=min([0.0, *(mcc for _, _, mcc in history)]))
+        label_right(axes, ends)
     with figure(
         paths[1], x_label="predicted", y_label="true", caption="Test rows, last epoch", size=(4.6, 4.2)
     ) as axes:
