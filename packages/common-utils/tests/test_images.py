@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.images import count_by_class, load_images
+from scarce_common_utils.image_sources import torchvision_model
+from scarce_common_utils.images import count_by_class, data_name, load_images
 
 
 def paint(path, size=(8, 8), mode="RGB", value=100):
@@ -172,3 +173,30 @@ def test_holding_out_keeps_one_of_each_for_training():
     train, test = load_images("digits", test_share=0.999)
     assert min(count_by_class(train.labels, 10)) == 1
     assert len(test) == 1787
+
+
+def test_torchvision_models_by_name():
+    pytest.importorskip("torchvision", reason="torchvision is an extra of these packages")
+    model = torchvision_model("resnet18", 3, ours=("small",), package="imwa")
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    with pytest.raises(UserError, match="'resnet81', which is not known. Did you mean resnet18"):
+        torchvision_model("resnet81", 3, ours=("small",), package="imwa")
+    with pytest.raises(UserError, match="Choose small or a torchvision model"):
+        torchvision_model("zzz", 3, ours=("small",), package="imwa")
+
+
+def test_names_for_folders(tmp_path):
+    (tmp_path / "my photos (2)").mkdir()
+    assert data_name(str(tmp_path / "my photos (2)")) == "my-photos-2"
+    assert [data_name(name) for name in ("digits", "torchvision:CIFAR10", "hf:user/set", None)] == [
+        "digits",
+        "CIFAR10",
+        "user-set",
+        "data",
+    ]
+
+
+def test_a_test_part_without_labels_is_refused_and_single_ones_left_out(tmp_path):
+    folder(tmp_path / "train")
+    folder(tmp_path / "test", classes=("cat", "dog", "unlabelled"), count=2)
+    assert len(load_images(str(tmp_path))[1]) == 4

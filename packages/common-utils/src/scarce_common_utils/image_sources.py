@@ -53,6 +53,32 @@ def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
     )  # type: ignore[return-value]  # two parts in, two out
 
 
+def torchvision_model(name: str, classes: int, *, ours: Sequence[str], package: str) -> Any:
+    """One of torchvision's classifiers by name, without trained weights, weights drawn from the global generator.
+
+    Args:
+        name: such as `resnet18`.
+        classes: K.
+        ours: names of the package's own models, for the error.
+        package: the package that asks; its extra `vision` is named where torchvision is missing.
+
+    Raises:
+        UserError: torchvision is missing or has no such classifier; the nearest name is given.
+    """
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise UserError(
+            f"--model {name} needs the package torchvision, which is not installed: pip install '{package}[vision]'"
+        ) from error
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*ours, *known], n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose {', '.join(ours)} or a torchvision model."
+        raise UserError(f"--model is {name!r}, which is not known. {hint}")
+    return models.get_model(name, weights=None, num_classes=classes)
+
+
 def from_parquet(files: Sequence[Path], *, place: str) -> Parts:
     """Parquet files with an image column (encoded bytes) and a label column, split by `train`, `test`, `val` in their names.
 

@@ -6,6 +6,7 @@ Shapes: N images, C channels (1 where every image is grey, else 3), H W pixels, 
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ def load_images(
     download: bool = True,
     data_folder: Path = Path("data"),
 ) -> tuple[ImageSet, ImageSet]:
-    """Training and test images.
+    """Training and test images; every test image has a label, training images may have none.
 
     Args:
         data: path, `digits`, `torchvision:NAME` or `hf:NAME` (module docstring).
@@ -109,7 +110,21 @@ def load_images(
         for images, part in zip(tensors, (train, test), strict=False)
         if part is not None
     ]
-    return (sets[0], sets[1]) if len(sets) == 2 else hold_out(sets[0], share=test_share, seed=seed)
+    if len(sets) == 1:
+        return hold_out(sets[0], share=test_share, seed=seed)
+    known = (sets[1].labels >= 0).nonzero().flatten()
+    if not len(known):
+        raise UserError(
+            f"No image of {sets[1].place} has a label, so nothing can be tested. Give labels to the test part."
+        )
+    return sets[0], sets[1].take(known)
+
+
+def data_name(data: str | None) -> str:
+    """Short name of the data for folders and records: letters, digits, dots and dashes."""
+    text = data or "data"
+    last = Path(text).name if Path(text).exists() else text.split(":")[-1]
+    return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"
 
 
 def hold_out(images: ImageSet, *, share: float, seed: int) -> tuple[ImageSet, ImageSet]:

@@ -1,0 +1,122 @@
+"""How every command begins, goes on after a stop, and ends: the same refusals and the same record in each.
+
+run, config = begin(config, package="imwa", command="train", may_change=("device",))     nothing is written yet
+... build everything from `config`, refusing what cannot work ...
+run = run or RunFolder.create(...)
+check_split(run, split, place=...)                                                        the data are still the same
+load_newest(run, state.load_state_dict)                                                   the newest whole checkpoint
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint
+from scarce_common_utils.command_line import resumed_config
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.options import RunOptions
+from scarce_common_utils.records import Record
+from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+
+Config = TypeVar("Config", bound=RunOptions)
+
+
+def begin(
+    config: Config, *, package: str, command: str, may_change: Collection[str]
+) -> tuple[RunFolder | None, Config]:
+    """The run folder to go on with and its options, or None and the options as given; nothing is written.
+
+    Args:
+        config: as parsed.
+        package: distribution of the command.
+        command: its name.
+        may_change: options that may differ from the earlier run's without changing its numbers.
+
+    Raises:
+        UserError: `--out` holds something, `--resume` is no run of this command, or an option would change its result.
+    """
+    if config.resume is None:
+        if config.out is not None:
+            refuse_used_folder(config.out)
+        return None, config
+    if "out" in config.given:
+        raise UserError(f"--out is {config.out}, but a resumed run goes on in its own folder. Leave --out out.")
+    run = RunFolder.reopen(config.resume, package=package, command=command)
+    return run, resumed_config(config, run.config, may_change=may_change)
+
+
+def check_split(run: RunFolder, split: Mapping[str, Any], *, place: str) -> None:
+    """Write `split.json` where the run has none yet; else compare.
+
+    Args:
+        run: the run.
+        split: plain JSON values that the data and the options decide.
+        place: where the data are, for the error.
+
+    Raises:
+        UserError: the data are no longer those that the run began with.
+    """
+    file = run.path / "split.json"
+    if not file.is_file():  # a new run, or one that was killed before its first step
+        run.write_json(file.name, split)
+    elif run.read_json(file.name) != split:
+        raise UserError(
+            f"The data in {place} are not what {file} was made from. Bring them back to what they were, or start a new run."
+        )
+
+
+def load_newest(run: RunFolder, load: Callable[[dict[str, Any]], None]) -> bool:
+    """Give the newest whole checkpoint of the run, if there is one, to `load`; torn ones are named and passed over.
+
+    Raises:
+        UserError: the checkpoint does not fit what was built; it is named.
+    """
+    path = newest_checkpoint(run.checkpoints, to_stderr)
+    if path is None:
+        return False
+    state = load_checkpoint(path)
+    try:
+        load(state)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not fit this run: {reason} Start a new run.") from error
+    return True
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with `count` threads within the block; None leaves its choice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def record_of(
+    run: RunFolder,
+    *,
+    experiment: str,
+    arm: str,
+    seed: int,
+    numbers: dict[str, float | None],
+    units: dict[str, str],
+    seconds: float,
+    device: torch.device,
+) -> Record:
+    """Record of a finished run: what was measured, with the digest of its options, versions, threads and device."""
+    return Record(
+        experiment=experiment,
+        arm=arm,
+        seed=seed,
+        numbers=numbers,
+        units=units,
+        digest=run.digest,
+        versions=versions(run.package),
+        seconds=seconds,
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    )
