@@ -179,7 +179,7 @@ def test_torchvision_models_by_name():
     pytest.importorskip("torchvision", reason="torchvision is an extra of these packages")
     model = torchvision_model("resnet18", 3, ours=("small",), package="imwa")
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
-    with pytest.raises(UserError, match="'resnet81', which is not known. Did you mean resnet18"):
+    with pytest.raises(UserError, match=r"'resnet81', which is not known\. Did you mean resnet18"):
         torchvision_model("resnet81", 3, ours=("small",), package="imwa")
     with pytest.raises(UserError, match="Choose small or a torchvision model"):
         torchvision_model("zzz", 3, ours=("small",), package="imwa")
