@@ -117,14 +117,13 @@ class PretrainConfig(RunOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
-        if self.resume is None:
-            for name in ("widths", "milestones"):
-                if name in self.given and self.method not in _WITH_SCHEDULE:
-                    raise UserError(
-                        f"--{name} changes nothing with --method {self.method}, whose width is fixed. Leave it out."
-                    )
-            if "probability" in self.given and self.method == "constant_share":
-                raise UserError("--probability changes nothing with --method constant_share, which draws 0.15 / width.")
+        for name in ("widths", "milestones"):
+            if getattr(self, name) is not None and self.method not in _WITH_SCHEDULE:
+                raise UserError(
+                    f"--{name} changes nothing with --method {self.method}, whose width is fixed. Leave it out."
+                )
+        if self.probability is not None and self.method == "constant_share":
+            raise UserError("--probability changes nothing with --method constant_share, which draws 0.15 / width.")
         self.schedule()
 
     def schedule(self) -> MaskSchedule:
@@ -338,7 +337,7 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
             [[row.width, row.loss, row.floor, row.ceiling, 100 * row.masked_share] for row in rows],
         )
     )
-    print("\nfloor: no model can do better on independent uniform bases; ceiling: k-mer frequencies alone.")
+    print("\nfloor: of a perfect model on random bases; ceiling: of k-mer frequencies alone.")
     print(f"Run folder: {run.path}\nModel:      {run.model}")
     for figure in figures:
         print(f"Figure:     {figure}")

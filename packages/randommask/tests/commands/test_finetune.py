@@ -1,0 +1,160 @@
+"""`randommask finetune` end to end: on built-in and own tables, pretrained and from scratch, resumed, and refusals."""
+
+import gzip
+import json
+
+import pytest
+import torch
+from randommask.commands import main
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+QUICK = ("--steps", "8", "--k", "3", "--batch-size", "4", "--no-regressions")
+
+
+def rows(count, seed, first="1", second="0"):
+    """Two classes: rich in A and C, or in G and T."""
+    generator = torch.Generator().manual_seed(seed)
+    lines = []
+    for row in range(count):
+        letters = "AACC" if row % 2 else "GGTT"
+        drawn = torch.randint(4, (30,), generator=generator).tolist()
+        lines.append(f"{''.join(letters[code] for code in drawn)},{first if row % 2 else second}")
+    return lines
+
+
+@pytest.fixture
+def tables(tmp_path):
+    paths = {}
+    for name, count, seed in (("train", 60, 0), ("dev", 20, 1), ("test", 20, 2)):
+        paths[name] = tmp_path / f"{name}.csv.gz"
+        paths[name].write_bytes(gzip.compress("\n".join(["sequence,label", *rows(count, seed)]).encode()))
+    return paths
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())["numbers"]
+
+
+def test_the_sample_from_one_command(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["finetune", "--steps", "20", "--start", "structured", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "rows: 2552 train, 319 dev, 319 test" in printed
+    numbers = result(out)
+    assert numbers["test_rows"] == 319
+    assert numbers["test_rows_also_in_train"] == 0
+    assert 0.85 < numbers["mcc_positional_regression"] < 1
+    assert 0.2 < numbers["mcc_kmer_regression"] < 0.6
+    assert "logistic regression, letters by position" in printed
+    for name in ("dev.png", "confusion.png"):
+        assert (out / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    model = AutoModelForSequenceClassification.from_pretrained(out / "model")
+    assert model.config.id2label == {0: "EI", 1: "IE", 2: "N"}
+    split = json.loads((out / "split.json").read_text())
+    assert sorted(row for side in split["rows"].values() for row in side) == list(range(3190))
+
+
+def test_own_tables_and_a_pretrained_model(tables, tmp_path, capsys):
+    genome = tmp_path / "g.fa"
+    genome.write_text(">a\n" + "ACGTTGCAAGCT" * 60 + "\n")
+    quick = ("--steps", "4", "--tokens", "40", "--k", "3", "--batch-size", "4", "--evaluation-windows", "8")
+    assert main(["pretrain", str(genome), *quick, "--start", "structured", "--out", str(tmp_path / "p")]) == 0
+    out = tmp_path / "f"
+    words = ["--dev", str(tables["dev"]), "--test", str(tables["test"]), "--model", str(tmp_path / "p" / "model")]
+    assert main(["finetune", str(tables["train"]), *words, "--epochs", "4", "--batch-size", "4", "--out", str(out)]) == 0
+    numbers = result(out)
+    assert numbers["mcc_last"] > 0.9  # composition alone tells these classes apart
+    assert numbers["mcc_kmer_regression"] > 0.9
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 4
+    encoder = load_file(tmp_path / "p" / "model" / "model.safetensors")
+    tuned = load_file(out / "model" / "model.safetensors")
+    assert set(name for name in encoder if name.startswith("bert.")) <= set(tuned)
+
+
+def test_only_a_test_table_is_given(tables, tmp_path):
+    out = tmp_path / "run"
+    assert main(["finetune", str(tables["train"]), "--test", str(tables["test"]), *QUICK, "--out", str(out)]) == 0
+    assert json.loads((out / "split.json").read_text())["counts"] == {"train": 54, "dev": 6, "test": 20}
+
+
+def test_rows_that_stand_on_two_sides_are_counted(tables, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["--dev", str(tables["train"]), "--test", str(tables["test"])]
+    assert main(["finetune", str(tables["train"]), *words, *QUICK, "--out", str(out)]) == 0
+    assert "60 dev rows also in train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
+    words = [
+        *("finetune", str(tables["train"]), "--dev", str(tables["dev"]), "--test", str(tables["test"])),
+        *("--k", "3", "--batch-size", "8", "--epochs", "3", "--no-regressions"),
+    ]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*words, "--out", str(whole)]) == 0
+    import randommask.training.finetuning as finetuning
+
+    adopt = finetuning.adopt_folder
+
+    def die_after(*args, step, **options):
+        adopt(*args, step=step, **options)
+        if step == 8:
+            raise MemoryError("stands for a kill")
+
+    monkeypatch.setattr(finetuning, "adopt_folder", die_after)
+    with pytest.raises(MemoryError):
+        main([*words, "--out", str(cut)])
+    monkeypatch.setattr(finetuning, "adopt_folder", adopt)
+    assert main(["finetune", "--resume", str(cut), "--workers", str(workers)]) == 0
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert result(whole) == result(cut)
+    assert (whole / "metrics.jsonl").read_text() == (cut / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["MISSING.csv"], "MISSING.csv does not exist. Give the path of a CSV or TSV file."),
+        (["{columns}"], "no column 'sequence'; its header line has 'dna', 'y'. Name the column of sequences by --sequence-column"),
+        (["{labels}"], "labels.csv, line 3: the column 'label' is empty"),
+        (["{protein}"], "protein.csv, line 2: 'L' is no letter of DNA"),
+        (["{one}"], "All training rows have the label '1'. A classifier needs at least two labels."),
+        (["{few}"], "2 distinct sequences cannot be divided into 3 parts"),
+        (["{train}", "--test", "{other}"], "The test rows have the label '7', which no training row has"),
+        (["{train}", "--model", "{folder}"], "which holds no config.json. Give the model/ folder of a pretraining run"),
+        (["{train}", "--model", "{folder}", "--size", "base"], "--size is for training from scratch"),
+        (["{train}", "--epochs", "2", "--steps", "3"], "--epochs is 2 and --steps is 3. Give one of them."),
+        (["{long}"], "sequence has 600 bases, but this model reads at most 515"),
+        (["{real}"], "1200 different labels"),
+        (["--dropout", "1"], "1"),
+        (["--learning-rat", "1"], "Did you mean --learning-rate"),
+        (["--method", "dnabert"], "Here it is called --model"),
+        (["--device", "abacus"], "--device is 'abacus'"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_write_nothing(tmp_path, capsys, words, sentence):
+    contents = {
+        "columns": "dna,y\nACGT,1\n",
+        "labels": "sequence,label\nACGT,1\nACGT,\n",
+        "protein": "sequence,label\nMKVLE,1\n",
+        "one": "sequence,label\n" + "".join(f"{line.split(',')[0]},1\n" for line in rows(20, 0)),
+        "few": "sequence,label\nACGT,1\nACGTT,0\nACGT,1\n",
+        "train": "\n".join(["sequence,label", *rows(20, 0)]),
+        "other": "\n".join(["sequence,label", *rows(20, 0, first="7")]),
+        "long": "\n".join(["sequence,label", *(f"{line.split(',')[0] * 20},{line[-1]}" for line in rows(20, 0))]),
+        "real": "\n".join(["sequence,label", *(f"{line.split(',')[0]},{n}.5" for n, line in enumerate(rows(1500, 0)))]),
+    }
+    files = {name: tmp_path / f"{name}.csv" for name in contents}
+    for name, text in contents.items():
+        files[name].write_text(text)
+    files["folder"] = tmp_path / "folder"
+    files["folder"].mkdir()
+    out = tmp_path / "out"
+    assert main(["finetune", *(word.format(**files) for word in words), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert captured.out == ""
+    assert not out.exists()

@@ -1,0 +1,100 @@
+import gzip
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from randommask.data.splits import repeated, split_by_sequence
+from randommask.data.tables import read_table
+from randommask.sample import GENOME, SPLICE_JUNCTIONS, sample_path
+from scarce_common_utils.errors import UserError
+
+
+def write(folder, content, name="a.csv"):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sequence,label\nacgt,1\nGGNN,0\n",
+        "\ufefflabel,extra,sequence\r\n1,x,ACGT\r\n\r\n0,,ggnn",
+        "sequence\tlabel\nACGT\t1\nGGNN\t0\n",
+        'sequence,label\n"ACGT","1"\n" GGNN ", 0 \n',
+        gzip.compress(b"sequence,label\nACGT,1\nGGNN,0\n"),
+    ],
+)
+def test_layouts(tmp_path, content):
+    assert read_table(write(tmp_path, content)) == (["ACGT", "GGNN"], ["1", "0"])
+
+
+def test_other_column_names(tmp_path):
+    path = write(tmp_path, "dna,site\nACGT,EI\n")
+    assert read_table(path, sequence_column="dna", label_column="site") == (["ACGT"], ["EI"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"a.csv is empty"),
+        ("sequence,label\n", r"a.csv has a header and no rows"),
+        ("seq,label\nACGT,1\n", r"no column 'sequence'; its header line has 'seq', 'label'\. .*--sequence-column seq"),
+        ("sequence,y\nACGT,1\n", r"no column 'label'; its header line has 'sequence', 'y'\. .*--label-column NAME"),
+        ("sequence,label\nACGT,1\nACGT,\n", r"a.csv, line 3: the column 'label' is empty"),
+        ("sequence,label\nACGT,1\nACGT\n", r"a.csv, line 3: the column 'label' is empty"),
+        ("sequence,label\n,1\n", r"a.csv, line 2: the column 'sequence' is empty"),
+        ("sequence,label\nACGT,1\nMKVLE,0\n", r"a.csv, line 3: 'L' is no letter of DNA"),
+        (b"sequence,label\nACGT,\xff\n", r"a.csv, line 2: no text in UTF-8"),
+        (gzip.compress(b"sequence,label\nACGT,1\n" * 99)[:40], r"ends within a gzip stream"),
+        (b"\x1f\x8bnonsense and more nonsense", r"is damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        read_table(write(tmp_path, content))
+
+
+def test_paths_that_lead_nowhere(tmp_path):
+    with pytest.raises(UserError, match=r"none.csv does not exist"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="is a folder"):
+        read_table(tmp_path)
+
+
+def test_the_sample_is_what_its_readme_says():
+    table = read_table(sample_path(SPLICE_JUNCTIONS))
+    assert len(table.labels) == 3190
+    assert len(set(table.sequences)) == 3005
+    assert {name: table.labels.count(name) for name in ("EI", "IE", "N")} == {"EI": 767, "IE": 768, "N": 1655}
+    assert set(map(len, table.sequences)) == {60}
+    assert sample_path(GENOME).stat().st_size == 259_267
+    assert "CC BY 4.0" in (sample_path(GENOME).parent / "README.md").read_text()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("ACGT", min_size=1, max_size=3), min_size=3, max_size=60), st.integers(0, 99))
+def test_no_sequence_stands_on_two_sides(sequences, seed):
+    if len(set(sequences)) < 3:
+        with pytest.raises(ValueError, match="distinct sequences cannot be divided into 3"):
+            split_by_sequence(sequences, shares=(0.8, 0.1, 0.1), seed=seed)
+        return
+    sides = split_by_sequence(sequences, shares=(0.8, 0.1, 0.1), seed=seed)
+    assert sorted(row for side in sides for row in side) == list(range(len(sequences)))
+    assert all(sides)
+    letters = [{sequences[row] for row in side} for side in sides]
+    assert sum(map(len, letters)) == len(set.union(*letters))
+    assert split_by_sequence(sequences, shares=(0.8, 0.1, 0.1), seed=seed) == sides
+
+
+def test_sides_have_their_shares():
+    table = read_table(sample_path(SPLICE_JUNCTIONS))
+    sides = split_by_sequence(table.sequences, shares=(0.8, 0.1, 0.1), seed=0)
+    assert [len(side) for side in sides] == pytest.approx([2552, 319, 319], abs=8)
+    other = split_by_sequence(table.sequences, shares=(0.8, 0.1, 0.1), seed=1)
+    assert other != sides
+    assert len({table.labels[row] for row in sides[2]}) == 3
+
+
+def test_repeated_rows_are_counted():
+    assert repeated(["A", "C", "A"], ["A", "G"]) == 2
