@@ -11,6 +11,7 @@ Letters   M replicas.
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -156,7 +157,7 @@ class ReplicaSum:
         for name, total in self._sums.items():
             value = total if self._same[name] else total / self._counts[name]
             if isinstance(value, torch.Tensor):
-                value = value.to(getattr(torch, self._dtypes[name]), copy=True)
+                value = value.to(getattr(torch, self._dtypes[name]), copy=self._same[name])
             means[name] = value
         return means
 
@@ -228,11 +229,11 @@ def _kind(value: Any, is_counter: bool) -> str:
 
 def _widened(value: Any) -> Any:
     """The value as it is summed: floats in float32 at least, everything else as it is."""
-    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64:
+    if not isinstance(value, torch.Tensor) or value.dtype in (torch.float32, torch.float64):
+        return value
+    if value.is_floating_point():
         return value.to(torch.float32)
-    if isinstance(value, torch.Tensor) and value.dtype == torch.complex32:
-        return value.to(torch.complex64)
-    return value
+    return value.to(torch.complex64) if value.dtype == torch.complex32 else value
 
 
 def _dtype_name(value: Any) -> str:
@@ -274,7 +275,7 @@ def _has_nan(value: Any) -> Any:
     if value.is_complex() or value.device.type != "cpu" or value.dtype not in (torch.float32, torch.float64):
         flag = torch.isnan(value if value.is_complex() else _widened(value)).any()
         return flag if value.device.type != "cpu" else bool(flag)
-    return bool(torch.isnan(value.amax()))
+    return math.isnan(value.amax().item())
 
 
 def _read_flags(flags: list[Any]) -> list[bool]:

@@ -297,7 +297,8 @@ class IMWA:
         self._take_start()
         if self.after_average is not None:
             self._call_after_average(last.episode)
-        self._restore_first_globals()
+        if self._position == len(self.plan):
+            self._restore_first_globals()
 
     def _call_after_average(self, episode: int) -> None:
         """The caller's function on the average; what it leaves reaches no replica, training modes are put back."""
@@ -310,6 +311,7 @@ class IMWA:
         finally:
             for module, mode in modes:
                 module.training = mode
+            self._restore_first_globals()
 
     def _take_start(self) -> None:
         self._start = {
