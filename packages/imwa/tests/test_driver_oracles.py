@@ -108,7 +108,8 @@ def _fresh(optimizer, policy):
 
 
 def _leaves(tree, path=""):
-    if isinstance(tree, dict | list | tuple):
+    plain = isinstance(tree, list | tuple) and all(isinstance(item, int | float | str | tuple) for item in tree)
+    if isinstance(tree, dict | list | tuple) and not plain:
         pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
         return {name: leaf for key, value in pairs for name, leaf in _leaves(value, f"{path}/{key}").items()}
     return {path: tree}

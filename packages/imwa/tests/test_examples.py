@@ -2,8 +2,7 @@
 
 import difflib
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,10 @@ def test_the_difference_is_at_most_12_lines(name):
 @needs_checkout
 @pytest.mark.parametrize("file", ["before", "after"])
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_and_learns(name, file):
+def test_it_runs_and_learns(name, file, capsys):
     if name != "plain":
         pytest.importorskip(name, reason=f"{name} is not installed: pip install {name}")
-    run = subprocess.run(
-        [sys.executable, str(EXAMPLES / name / f"{file}.py")], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    found = re.search(r"test accuracy ([\d.]+) %", run.stdout)
+    runpy.run_path(str(EXAMPLES / name / f"{file}.py"), run_name="__main__")
+    found = re.search(r"test accuracy ([\d.]+) %", capsys.readouterr().out)
     assert found is not None
     assert float(found[1]) > 80

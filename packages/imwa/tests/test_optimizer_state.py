@@ -167,6 +167,17 @@ def test_state_that_only_some_replicas_have_is_averaged_over_those_and_logged(ca
     assert "2/momentum_buffer" in caplog.text
 
 
+@pytest.mark.parametrize("policy", ["average", "reset"])
+def test_step_counters_that_differ_keep_the_largest(policy):
+    """A GradScaler may skip a replica's step; Adam counts in a float tensor, and 2.67 steps are none."""
+    model, optimizer = trained(torch.optim.Adam, steps=0, lr=0.1)
+    for replica in IMWA(model, optimizer, replicas=3, episodes=1, steps=3, optimizer_state=policy):
+        for step in replica.steps:
+            if (replica.index, step) != (1, 2):
+                train(model, optimizer, 1)
+    assert {state["step"].item() for state in optimizer.state.values()} == {3.0}
+
+
 def test_several_groups_keep_their_own_settings_and_order():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
