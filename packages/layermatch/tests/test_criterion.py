@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from host_reads import HostReads
-from layermatch import METHODS, LayerMatch
+from layermatch import METHODS, LayerMatch, Weighted
 from reference.criterion import criterion_twin
 
 READINGS = [None, "classifier"]
@@ -154,6 +154,26 @@ def test_o2_no_graph_reaches_the_weak_features(reading):
     assert torch.autograd.grad(out.loss, weak, allow_unused=True) == (None,)
     assert not out.weights.requires_grad
     assert not out.mask.requires_grad
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_o7_a_rule_sees_probabilities_without_a_graph_in_float32_or_better(reading):
+    class Soft(nn.Module):
+        def forward(self, probabilities):
+            self.seen = probabilities
+            return Weighted(probabilities.amax(-1), probabilities.amax(-1) > 0.5)
+
+    for dtype, wanted in [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ]:
+        _, criterion, batch, weak, strong = setting(dtype, avg_clustering=reading)
+        criterion.weighting = Soft()
+        out = criterion(labelled=batch, weak=weak, strong=strong)
+        assert not out.weights.requires_grad
+        assert criterion.weighting.seen.dtype == wanted
+        assert torch.autograd.grad(out.loss, weak, allow_unused=True) == (None,)
 
 
 def test_o2_straight_through_has_the_averages_forward_bits():
@@ -408,7 +428,7 @@ def test_a_model_that_is_half_itself_works_and_its_centres_stay_wide(dtype):
     out = criterion(labelled=batch, weak=weak, strong=strong)
     out.loss.backward()
     criterion.update()
-    assert out.loss.dtype == out.weights.dtype == torch.float32
+    assert out.labelled_loss.dtype == out.unlabelled_loss.dtype == out.weights.dtype == torch.float32
     assert out.loss.isfinite()
     assert classifier.weight.grad.dtype == dtype
     assert {tensor.dtype for tensor in criterion.state_dict().values()} == {torch.float32}

@@ -8,6 +8,7 @@ Letters   N images, C channels, H W pixels.
 
 from collections.abc import Mapping
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def randaugment(
         place = place[order]
         images = images[order.to(device, non_blocking=True)]
         strength = magnitudes[draw][place].to(device, non_blocking=True)
-        sizes = torch.bincount(chosen[draw], minlength=len(operations)).tolist()
+        sizes = numpy.bincount(chosen[draw].numpy(), minlength=len(operations)).tolist()
         parts, start = [], 0
         for entry, size in zip(operations, sizes, strict=True):
             if size:

@@ -6,6 +6,7 @@ Letters   N images, C channels, H W pixels.
 
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -67,4 +68,4 @@ def _reflected(places: Tensor, size: int) -> Tensor:
 
 
 def _largest(moves: Tensor) -> int:
-    return int(moves.abs().max()) if len(moves) else 0  # draws live on the CPU
+    return int(numpy.abs(moves.numpy()).max(initial=0))  # draws live on the CPU
