@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from randommask.training.classification import confusion_matrix, matthews, score
 from reference import classification as twin
 

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from randommask import KmerTokenizer, MaskedBert, MaskSchedule, RandomMaskCollator
 from randommask.alphabet import base_codes
 from randommask.genome.fasta import FastaRecord

@@ -27,7 +27,11 @@ def test_the_plain_example_runs(name, tmp_path):
 
 def changed_lines():
     before, after = ((EXAMPLES / "plain" / f"{name}.py").read_text().splitlines() for name in ("before", "after"))
-    return [line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[0] in "+-" and line[:3] not in ("+++", "---")]
+    return [
+        line
+        for line in difflib.unified_diff(before, after, n=0, lineterm="")
+        if line[0] in "+-" and line[:3] not in ("+++", "---")
+    ]
 
 
 def test_before_and_after_differ_in_at_most_twelve_lines():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from randommask import KmerTokenizer, MaskedBert, RandomMaskCollator, count_hidden, random_mask
 from randommask.models.presets import bert_config
 from randommask.models.starts import start_weights
@@ -57,7 +58,13 @@ def test_masking_on_the_device_never_waits():
     generator = torch.Generator("cuda").manual_seed(3)
     for width in (6, range(6, 15)):
         random_mask(
-            ids, width=width, probability=0.1, maskable=maskable, vocabulary=range(5, 69), mask_id=4, generator=generator
+            ids,
+            width=width,
+            probability=0.1,
+            maskable=maskable,
+            vocabulary=range(5, 69),
+            mask_id=4,
+            generator=generator,
         )
 
 

@@ -3,6 +3,7 @@ import gzip
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from randommask.data.splits import repeated, split_by_sequence
 from randommask.data.tables import read_table
 from randommask.sample import GENOME, SPLICE_JUNCTIONS, sample_path

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from randommask import KmerTokenizer, MaskedBert, MaskSchedule, RandomMaskCollator, RandomMaskTrainer, masked_share
-from training_runs import K, SCHEDULE, STEPS, WIDTHS, arguments, model, run, sequences
 from transformers import BertForMaskedLM
+
+from randommask import KmerTokenizer, MaskedBert, MaskSchedule, RandomMaskCollator, RandomMaskTrainer, masked_share
+from training_runs import SCHEDULE, STEPS, WIDTHS, K, arguments, model, run, sequences
 
 
 def same(first, second):

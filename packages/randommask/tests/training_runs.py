@@ -1,11 +1,12 @@
 """A tiny run of the Trainer, shared by the tests of widths, accumulation and resume; importable by spawned processes."""
 
 import torch
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
 from randommask import KmerTokenizer, MaskedBert, MaskSchedule, RandomMaskCollator, RandomMaskTrainer
 from randommask.models.presets import bert_config
 from randommask.models.starts import start_weights
-from transformers import TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
 K = 3
 STEPS = 10

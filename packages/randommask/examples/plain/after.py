@@ -1,7 +1,8 @@
 """Masked-language modelling of DNA 6-mers with RandomMask: spans are masked, and widen as training goes on."""
 
-from randommask import KmerTokenizer, MaskSchedule, RandomMaskCollator, RandomMaskTrainer
 from transformers import BertConfig, BertForMaskedLM, TrainingArguments
+
+from randommask import KmerTokenizer, MaskSchedule, RandomMaskCollator, RandomMaskTrainer
 
 STEPS = 20
 tokenizer = KmerTokenizer(k=6)

@@ -1,7 +1,8 @@
 """Masked-language modelling of DNA 6-mers with transformers alone: single tokens are masked, which hides next to nothing."""
 
-from randommask import KmerTokenizer
 from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+from randommask import KmerTokenizer
 
 STEPS = 20
 tokenizer = KmerTokenizer(k=6)

@@ -5,9 +5,10 @@ import json
 
 import pytest
 import torch
-from randommask.commands import main
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
+
+from randommask.commands import main
 
 QUICK = ("--steps", "8", "--k", "3", "--batch-size", "4", "--no-regressions")
 
@@ -62,14 +63,16 @@ def test_own_tables_and_a_pretrained_model(tables, tmp_path, capsys):
     assert main(["pretrain", str(genome), *quick, "--start", "structured", "--out", str(tmp_path / "p")]) == 0
     out = tmp_path / "f"
     words = ["--dev", str(tables["dev"]), "--test", str(tables["test"]), "--model", str(tmp_path / "p" / "model")]
-    assert main(["finetune", str(tables["train"]), *words, "--epochs", "4", "--batch-size", "4", "--out", str(out)]) == 0
+    assert (
+        main(["finetune", str(tables["train"]), *words, "--epochs", "4", "--batch-size", "4", "--out", str(out)]) == 0
+    )
     numbers = result(out)
     assert numbers["mcc_last"] > 0.9  # composition alone tells these classes apart
     assert numbers["mcc_kmer_regression"] > 0.9
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 4
     encoder = load_file(tmp_path / "p" / "model" / "model.safetensors")
     tuned = load_file(out / "model" / "model.safetensors")
-    assert set(name for name in encoder if name.startswith("bert.")) <= set(tuned)
+    assert {name for name in encoder if name.startswith("bert.")} <= set(tuned)
 
 
 def test_only_a_test_table_is_given(tables, tmp_path):
@@ -117,7 +120,10 @@ def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
     ("words", "sentence"),
     [
         (["MISSING.csv"], "MISSING.csv does not exist. Give the path of a CSV or TSV file."),
-        (["{columns}"], "no column 'sequence'; its header line has 'dna', 'y'. Name the column of sequences by --sequence-column"),
+        (
+            ["{columns}"],
+            "no column 'sequence'; its header line has 'dna', 'y'. Name the column of sequences by --sequence-column",
+        ),
         (["{labels}"], "labels.csv, line 3: the column 'label' is empty"),
         (["{protein}"], "protein.csv, line 2: 'L' is no letter of DNA"),
         (["{one}"], "All training rows have the label '1'. A classifier needs at least two labels."),

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 import torch
-from randommask import KmerTokenizer, MaskSchedule
-from randommask.commands import main
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from randommask import KmerTokenizer, MaskSchedule
+from randommask.commands import main
 
 QUICK = ("--steps", "12", "--tokens", "24", "--k", "3", "--batch-size", "4", "--evaluation-windows", "8")
 
@@ -33,7 +34,10 @@ def metrics(folder):
 
 def test_the_sample_from_one_command(tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["pretrain", "--steps", "20", "--start", "structured", "--evaluation-windows", "16", "--out", str(out)]) == 0
+    assert (
+        main(["pretrain", "--steps", "20", "--start", "structured", "--evaluation-windows", "16", "--out", str(out)])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "randommask, tiny, structured start, k = 6, 20 steps, seed 0" in printed
     assert "held out: 100,000 of 900,000 bases" in printed
@@ -105,7 +109,9 @@ def test_resume_ends_with_the_same_bits(genome, tmp_path, workers, capsys):
         "main(sys.argv[1:])\n"
     )
     killed = subprocess.run(
-        [sys.executable, "-c", code, *words, "--checkpoint-every", "5", "--out", str(cut)], capture_output=True, check=False
+        [sys.executable, "-c", code, *words, "--checkpoint-every", "5", "--out", str(cut)],
+        capture_output=True,
+        check=False,
     )
     assert killed.returncode == -9
     assert [path.name for path in (cut / "checkpoints").glob("step-*")] == ["step-00000005"]
@@ -114,8 +120,7 @@ def test_resume_ends_with_the_same_bits(genome, tmp_path, workers, capsys):
     assert main(["pretrain", "--resume", str(cut), "--workers", str(workers)]) == 0
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    strip = [{k: v for k, v in line.items()} for line in metrics(whole)]
-    assert strip == metrics(cut)
+    assert metrics(whole) == metrics(cut)
     numbers = [json.loads((folder / "result.json").read_text())["numbers"] for folder in (whole, cut)]
     assert numbers[0] == numbers[1]
 
@@ -143,7 +148,10 @@ def test_a_torn_checkpoint_is_named_and_the_older_one_used(genome, tmp_path, cap
         (["{cut}"], "cut.fa.gz ends within a gzip stream, so it was cut short."),
         (["{empty}"], "empty.fa is empty."),
         (["{unknown}"], "No stretch without long runs of N has 6 bases"),
-        (["--held-out", "chrX"], "--held-out names 'chrX', but no record is called so; the records are 22:20000001-21000000"),
+        (
+            ["--held-out", "chrX"],
+            "--held-out names 'chrX', but no record is called so; the records are 22:20000001-21000000",
+        ),
         (["--stepz", "5"], "Did you mean --steps"),
         (["--mlm-probability", "0.15"], "Here it is called --probability."),
         (["--method", "randommsk"], "randommask"),
@@ -154,9 +162,15 @@ def test_a_torn_checkpoint_is_named_and_the_older_one_used(genome, tmp_path, cap
         (["--tokens", "x"], "x"),
         (["--widths", "6,eight"], "--widths is '6,eight', but it takes integers joined by commas"),
         (["--widths", "6,8"], "There are 2 widths (6, 8) and 5 milestones"),
-        (["--widths", "6,8", "--milestones", "0,0"], "milestones are (0, 0), but they must be integers that start with 0"),
+        (
+            ["--widths", "6,8", "--milestones", "0,0"],
+            "milestones are (0, 0), but they must be integers that start with 0",
+        ),
         (["--method", "dnabert", "--widths", "6,8"], "--widths changes nothing with --method dnabert"),
-        (["--method", "constant_share", "--probability", "0.1"], "--probability changes nothing with --method constant_share"),
+        (
+            ["--method", "constant_share", "--probability", "0.1"],
+            "--probability changes nothing with --method constant_share",
+        ),
         (["--device", "abacus"], "--device is 'abacus', which cannot be used here"),
         (["--resume", "{folder}"], "holds no config.json, so it is no run folder"),
     ],
@@ -211,5 +225,5 @@ def test_resume_refuses_what_would_change_the_result(genome, tmp_path, capsys):
     assert "is a run of `randommask pretrain`, not of `randommask finetune`" in capsys.readouterr().err
     genome.write_text(genome.read_text().replace("A", "C", 1))
     assert main(["pretrain", "--resume", str(out)]) == 2
-    assert "is not what" in capsys.readouterr().err
+    assert "are not what" in capsys.readouterr().err
     assert (out / "config.json").read_bytes() == before

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training_runs import STEPS, WIDTHS, run
 
 TESTS = Path(__file__).parents[1]
@@ -17,7 +18,8 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from training_runs import run
-seen, parameters, trainer = run(sys.argv[2], gradient_accumulation_steps=2, per_device_train_batch_size=2, dropout=0.0, **json.loads(sys.argv[3]))
+options = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "dropout": 0.0} | json.loads(sys.argv[3])
+seen, parameters, trainer = run(sys.argv[2], **options)
 out = sys.argv[2] + "/rank-" + os.environ["RANK"]
 losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
 torch.save(parameters, out + ".pt")

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 
-def loss(logits: Sequence[Sequence[Sequence[float]]], labels: Sequence[Sequence[int]], count: int | None = None) -> float:
+def loss(
+    logits: Sequence[Sequence[Sequence[float]]], labels: Sequence[Sequence[int]], count: int | None = None
+) -> float:
     total, found = 0.0, 0
     for row, targets in zip(logits, labels, strict=True):
         for scores, target in zip(row, targets, strict=True):

@@ -14,12 +14,12 @@ from randommask.data.splits import repeated, split_by_sequence
 from randommask.data.tables import Table, read_table
 from randommask.sample import SPLICE_JUNCTIONS, sample_path
 from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
-from scarce_common_utils.command_line import Operands, Option, plain_config, resumed_config
+from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.records import Record
-from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+from scarce_common_utils.resumption import begin, check_split, record_of, threads
+from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that DNABERT-2's train.py and DNABERT's run_finetune.py have for our options, for the error of an unknown option.
 FINETUNE_HINTS = {
@@ -112,36 +112,22 @@ class Job(NamedTuple):
 def finetune(config: FinetuneConfig) -> None:
     """Train a classifier of DNA sequences, from a pretrained model or from scratch, and score it on the whole test set."""
     began = time.monotonic()
-    run = None
-    if config.resume is not None:
-        run = RunFolder.reopen(config.resume, package="randommask", command="finetune")
-        config = resumed_config(config, run.config, may_change=("device", "workers"))
-    elif config.out is not None:
-        refuse_used_folder(config.out)
     from randommask.training.quiet import quiet_transformers
 
-    before = torch.get_num_threads()
-    try:
-        with quiet_transformers():
-            job = build_job(config)
-            if run is None:
-                run = RunFolder.create(
-                    config.out,
-                    default_name=f"finetune-{'scratch' if config.model is None else 'pretrained'}-seed{config.seed}",
-                    package="randommask",
-                    command="finetune",
-                    config=plain_config(job.config),
-                )
-                run.write_json("split.json", job.split)
-            elif (run.path / "split.json").is_file() and run.read_json("split.json") != job.split:
-                raise UserError(
-                    f"The rows of {config.train or 'the sample'} are not those that {run.path / 'split.json'} was made from. "
-                    "Bring them back to what they were, or start a new run."
-                )
-            torch.set_num_threads(job.config.threads or before)
+    run, config = begin(config, package="randommask", command="finetune", may_change=("device", "workers"))
+    with quiet_transformers():
+        job = build_job(config)
+        if run is None:
+            run = RunFolder.create(
+                config.out,
+                default_name=f"finetune-{'scratch' if config.model is None else 'pretrained'}-seed{config.seed}",
+                package="randommask",
+                command="finetune",
+                config=plain_config(job.config),
+            )
+        check_split(run, job.split, place=config.train or "the sample")
+        with threads(job.config.threads):
             _fit(run, job, began=began)
-    finally:
-        torch.set_num_threads(before)
 
 
 def build_job(config: FinetuneConfig) -> Job:
@@ -302,17 +288,15 @@ def _report(
 
     config = job.config
     run.write_result(
-        Record(
+        record_of(
+            run,
             experiment="randommask-finetune",
             arm="scratch" if config.model is None else "pretrained",
             seed=config.seed,
             numbers=numbers,
             units={},
-            digest=run.digest,
-            versions=versions("randommask"),
             seconds=seconds,
-            threads=torch.get_num_threads(),
-            device=torch.cuda.get_device_name() if job.device.type == "cuda" else job.device.type,
+            device=job.device,
         )
     )
     figures = draw_finetuning(run, history=tuned.history, confusion=confusion, labels=job.labels, seed=config.seed)

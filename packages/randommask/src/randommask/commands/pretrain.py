@@ -15,12 +15,12 @@ from randommask.methods import METHODS
 from randommask.sample import GENOME, sample_path
 from randommask.schedule import MaskSchedule
 from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
-from scarce_common_utils.command_line import Operands, Option, plain_config, resumed_config
+from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.records import Record
-from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+from scarce_common_utils.resumption import begin, check_split, record_of, threads
+from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that DNABERT, transformers' run_mlm.py and ProkBERT have for our options, for the error of an unknown option.
 PRETRAIN_HINTS = {
@@ -155,37 +155,25 @@ class Job(NamedTuple):
 def pretrain(config: PretrainConfig) -> None:
     """Pretrain a BERT on DNA k-mers, with a mask that widens, and evaluate it on held-out DNA."""
     began = time.monotonic()
-    run = None
-    if config.resume is not None:
-        run = RunFolder.reopen(config.resume, package="randommask", command="pretrain")
-        config = resumed_config(config, run.config, may_change=("device", "workers", "checkpoint_every"))
-    elif config.out is not None:
-        refuse_used_folder(config.out)
+    run, config = begin(
+        config, package="randommask", command="pretrain", may_change=("device", "workers", "checkpoint_every")
+    )
     job = build_job(config)
     config = job.config
+    if run is None:
+        name = f"pretrain-{config.method}-seed{config.seed}"
+        run = RunFolder.create(
+            config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
+        )
     split = {
         "records": list(job.genome.names),
         "content_hash": job.genome.content_hash,
         "training": [list(stretch) for stretch in job.parts.training],
         "held_out": [list(stretch) for stretch in job.parts.held_out],
     }
-    if run is None:
-        name = f"pretrain-{config.method}-seed{config.seed}"
-        run = RunFolder.create(
-            config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
-        )
-        run.write_json("split.json", split)
-    elif (run.path / "split.json").is_file() and run.read_json("split.json") != split:
-        raise UserError(
-            f"The DNA in {', '.join(config.genome) or 'the sample'} is not what {run.path / 'split.json'} was made from. "
-            "Bring it back to what it was, or start a new run."
-        )
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads or before)
-    try:
+    check_split(run, split, place=", ".join(config.genome) or "the sample")
+    with threads(config.threads):
         _fit(run, job, began=began)
-    finally:
-        torch.set_num_threads(before)
 
 
 def build_job(config: PretrainConfig) -> Job:
@@ -308,17 +296,15 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
             numbers[f"{name}_width_{row.width}"] = getattr(row, name)
             units[f"{name}_width_{row.width}"] = "" if name == "masked_share" else "nats"
     run.write_result(
-        Record(
+        record_of(
+            run,
             experiment="randommask-pretrain",
             arm=config.method,
             seed=config.seed,
             numbers=numbers,
             units=units,
-            digest=run.digest,
-            versions=versions("randommask"),
             seconds=seconds,
-            threads=torch.get_num_threads(),
-            device=torch.cuda.get_device_name() if job.device.type == "cuda" else job.device.type,
+            device=job.device,
         )
     )
     figures = draw_pretraining(run, rows=rows, expected=expected, method=config.method, seed=config.seed)
