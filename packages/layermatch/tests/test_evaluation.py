@@ -27,7 +27,7 @@ def test_accuracy_and_confusion():
     found = evaluate(
         model,
         images,
-        labels,
+        labels=labels,
         classes=2,
         constants=(torch.full((1, 1, 1, 1), 100.0), torch.ones(1, 1, 1, 1)),
         channels=1,

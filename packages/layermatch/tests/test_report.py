@@ -46,7 +46,7 @@ def test_a_class_without_test_images_and_grey_and_colour_views_draw(tmp_path):
     draw_confusion(tmp_path / "c.png", torch.zeros(3, 3, dtype=torch.int64), title="t", class_names=["a", "b", "c"])
     for channels in (1, 3):
         images = torch.zeros(4, channels, 8, 8, dtype=torch.uint8)
-        assert draw_views(tmp_path / f"{channels}.png", images, images, images, title="t").is_file()
+        assert draw_views(tmp_path / f"{channels}.png", {"a": images, "b": images}, title="t").is_file()
 
 
 def test_a_supervised_run_has_no_pseudo_label_figure(tmp_path):

@@ -57,6 +57,7 @@ class LayerMatch(nn.Module):
         ValueError: a value out of range or an unknown reading; the value is named.
 
     Example:
+        >>> import torch
         >>> classifier = torch.nn.Linear(8, 3)
         >>> criterion = LayerMatch(classifier, threshold=0.5)
         >>> out = criterion(labelled=(torch.randn(4, 8), torch.tensor([0, 1, 2, 0])), weak=torch.randn(6, 8),

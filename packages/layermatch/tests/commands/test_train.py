@@ -36,9 +36,16 @@ def whole(tmp_path_factory):
     return folder
 
 
+DRAWN = ("test_the_whole_job", "test_a_folder_of_ones_own_images_of_any_kind", "test_a_folder_with_unlabelled_images")
+
+
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def in_an_empty_folder(tmp_path, monkeypatch, request):
+    """A folder of its own for each test; figures, half of a short run's time, are drawn in some of them alone."""
     monkeypatch.chdir(tmp_path)
+    if not request.function.__name__.startswith(DRAWN):
+        monkeypatch.setattr(train_module, "draw_figures", lambda folder, lines, **_: [])
+        monkeypatch.setattr(train_module, "draw_views", lambda path, rows, **_: path)
 
 
 def same(first, second):

@@ -1,8 +1,5 @@
 """From the options of `layermatch train` to everything that a run needs; refuses what cannot work, and writes nothing."""
 
-import contextlib
-import copy
-import difflib
 import hashlib
 import re
 from dataclasses import dataclass, replace
@@ -10,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from layermatch.classifier import SplitModel, split_classifier
+from layermatch.classifier import SplitModel
+from layermatch.commands.network import build_split, check_model
 from layermatch.data.batches import Batches
 from layermatch.methods import METHODS
-from layermatch.models.wide_resnet import PUBLISHED, published_wide_resnet, small_wide_resnet
 from layermatch.training.ema import ModelAverage
 from layermatch.training.evaluation import Evaluation, evaluate
 from layermatch.training.guard import NonFinite, fill_momentum
@@ -29,8 +26,7 @@ from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.images import ImageSet, load_images
 from scarce_common_utils.options import choose_device
-from scarce_common_utils.random_state import seed_random_state
-from scarce_common_utils.streams import stream, stream_seed
+from scarce_common_utils.streams import stream
 from scarce_common_utils.subsets import few_labels
 
 if TYPE_CHECKING:
@@ -71,19 +67,20 @@ class Job:
         return evaluate(
             average,
             self.test.images,
-            self.test.labels,
+            labels=self.test.labels,
             classes=len(self.test.class_names),
             constants=self.views.constants,
             channels=self.views.channels,
             autocast=self.autocast(),
         )
 
-    def example_views(self, count: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, weak and strong views, UInt8[count C H W] on the CPU; the first of the data, the draws of step 0."""
+    def example_views(self, count: int = 8) -> dict[str, Tensor]:
+        """Some images, their weak and their strong views, UInt8[count C H W] on the CPU, with the draws of step 0."""
         images = self.training.images[:: max(1, len(self.training) // count)][:count]
         options: dict[str, Any] = {"shift": self.views.shift, "mirror": self.views.mirror}
         weak = weak_views(images, generator=stream(self.config.seed, "weak", 0), **options)
-        return images, weak, strong_views(images, generator=stream(self.config.seed, "strong", 0), **options)
+        strong = strong_views(images, generator=stream(self.config.seed, "strong", 0), **options)
+        return {"image": images, "weak view": weak, "strong view": strong}
 
 
 def choose_threads(config: "TrainConfig", side: int) -> int:
@@ -119,12 +116,12 @@ def build_job(config: "TrainConfig") -> Job:
     training, test = read_images(config)
     labelled = draw_labelled(config, training)
     config = resolved(config, side=max(training.images.shape[-2:]))
-    split = build_split(config, training)
-    channels = check_model(split, config, training)
+    split = build_split(config, classes=len(training.class_names), size=training.images.shape[1:])
+    channels = check_model(config, split, size=training.images.shape[1:])
     # Pixel work needs 64-bit numbers, which MPS does not have.
     pixels = torch.device("cpu") if device.type == "mps" else device
     split.to(device)
-    state = build_state(config, split, device)
+    state = build_state(config, split)
     views = ViewSettings(
         seed=config.seed,
         shift=max(1, min(training.images.shape[-2:]) // 8),
@@ -196,68 +193,10 @@ def draw_labelled(config: "TrainConfig", training: ImageSet) -> Tensor:
     return known.nonzero().flatten()
 
 
-def build_split(config: "TrainConfig", training: ImageSet) -> SplitModel:
-    """The model by name, its weights drawn from the stream "init", cut before its classifier.
-
-    Raises:
-        UserError: the name is unknown, torchvision is missing, or the model has no linear classifier.
-    """
-    classes, channels = len(training.class_names), training.images.shape[1]
-    seed_random_state(stream_seed(config.seed, "init"))
-    if config.model == "small":
-        model: nn.Module = small_wide_resnet(classes, channels=channels, side=max(training.images.shape[-2:]))
-    elif config.model in PUBLISHED:
-        model = published_wide_resnet(config.model, classes, channels=channels)
-    else:
-        model = torchvision_model(config.model, classes)
-    seed_random_state(stream_seed(config.seed, "dropout"))
-    try:
-        return split_classifier(model)
-    except ValueError as error:
-        raise UserError(f"--model {config.model} cannot be used: {error}") from error
-
-
-def torchvision_model(name: str, classes: int) -> nn.Module:
-    """One of torchvision's classifiers, without trained weights."""
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise UserError(
-            f"--model {name} needs the package torchvision, which is not installed: pip install 'layermatch[vision]'"
-        ) from error
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, "small", *PUBLISHED], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose small, {', '.join(PUBLISHED)} or a torchvision model."
-        raise UserError(f"--model is {name!r}, which is not known. {hint}")
-    return models.get_model(name, weights=None, num_classes=classes)
-
-
-def check_model(split: SplitModel, config: "TrainConfig", training: ImageSet) -> int:
-    """Try a copy of the model on blank images and return the number of channels that it takes.
-
-    Raises:
-        UserError: the model does not take images of this size, or returns more than logits.
-    """
-    height, width = training.images.shape[-2:]
-    ours = config.model == "small" or config.model in PUBLISHED
-    channels = training.images.shape[1] if ours else 3
-    trial = copy.deepcopy(split)
-    try:
-        with torch.no_grad(), contextlib.redirect_stdout(None):
-            trial.logits(torch.zeros(4, channels, height, width))
-    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"--model {config.model} cannot be trained on images of {height}x{width}: {reason} "
-            "Choose another --model, or another --image-size."
-        ) from error
-    return channels
-
-
-def build_state(config: "TrainConfig", split: SplitModel, device: torch.device) -> TrainingState:
+def build_state(config: "TrainConfig", split: SplitModel) -> TrainingState:
     """Criterion, optimizer, model average and counters around a model that is on its device."""
     assert config.ema_momentum is not None
+    device = next(split.parameters()).device
     criterion = METHODS[config.method](
         split.classifier,
         threshold=config.threshold,

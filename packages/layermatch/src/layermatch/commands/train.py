@@ -10,6 +10,7 @@ import torch
 from layermatch import __version__
 from layermatch.commands.job import Job, build_job
 from layermatch.methods import METHODS
+from layermatch.training.loop import Outlets
 from layermatch.training.loop import train as train_loop
 from layermatch.training.report import LAST_EVALUATIONS, draw_figures, draw_views, final_numbers
 from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -163,9 +164,7 @@ def fit(run: RunFolder, job: Job) -> None:
             batches=job.batches,
             views=job.views,
             autocast=job.autocast(),
-            evaluate=lambda: job.evaluation().accuracy,
-            log=run.log,
-            save=save,
+            outlets=Outlets(evaluate=lambda: job.evaluation().accuracy, log=run.log, save=save),
             bar=bar,
         )
 
@@ -179,7 +178,7 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
     figures = draw_figures(
         run.figures, lines, title=title, confusion=final.confusion, class_names=job.training.class_names
     )
-    figures.append(draw_views(run.figures / "views.png", *job.example_views(), title=title))
+    figures.append(draw_views(run.figures / "views.png", job.example_views(), title=title))
     run.write_result(
         Record(
             experiment=f"layermatch-{job.data_name}",
@@ -202,10 +201,10 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
             device=str(job.device),
         )
     )
-    print_summary(run.path, job, numbers, figures)
+    print_summary(run, job, numbers=numbers, figures=figures)
 
 
-def print_summary(folder: Path, job: Job, numbers: dict[str, float | None], figures: list[Path]) -> None:
+def print_summary(run: RunFolder, job: Job, *, numbers: dict[str, float | None], figures: list[Path]) -> None:
     """The short table at the end, what it says, and where everything lies."""
     rate = numbers["mask_rate"]
     row = [
@@ -223,5 +222,5 @@ def print_summary(folder: Path, job: Job, numbers: dict[str, float | None], figu
         f"best: the largest of all.\nused: unlabelled images above the threshold, in the last fifth. One seed "
         f"({job.config.seed}) says little."
     )
-    print(f"Figures: {', '.join(path.name for path in figures)} in {folder / 'figures'}")
-    print(f"Run folder: {folder}")
+    print(f"Figures: {', '.join(path.name for path in figures)} in {run.figures}")
+    print(f"Run folder: {run.path}")

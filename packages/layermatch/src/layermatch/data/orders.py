@@ -20,7 +20,7 @@ def labelled_order(seed: int, step: int, *, size: int, batch: int) -> Tensor:
     Raises:
         ValueError: the set is empty, or the batch or the step is out of range.
     """
-    return _places(seed, "labelled order", step, size=size, batch=batch)
+    return _places(seed, "labelled order", step=step, size=size, batch=batch)
 
 
 def unlabelled_order(seed: int, step: int, *, size: int, batch: int) -> Tensor:
@@ -29,20 +29,20 @@ def unlabelled_order(seed: int, step: int, *, size: int, batch: int) -> Tensor:
     Raises:
         ValueError: as `labelled_order`.
     """
-    return _places(seed, "unlabelled order", step, size=size, batch=batch)
+    return _places(seed, "unlabelled order", step=step, size=size, batch=batch)
 
 
-def _places(seed: int, name: str, step: int, *, size: int, batch: int) -> Tensor:
+def _places(seed: int, name: str, *, step: int, size: int, batch: int) -> Tensor:
     if size < 1 or batch < 1 or step < 0:
         raise ValueError(f"size is {size}, batch {batch} and step {step}; they must be at least 1, 1 and 0.")
     first, last = step * batch, (step + 1) * batch
     parts = []
     for epoch in range(first // size, (last - 1) // size + 1):
         start = max(first - epoch * size, 0)
-        parts.append(_permutation(seed, name, epoch, size)[start : last - epoch * size])
+        parts.append(_permutation(seed, name, epoch=epoch, size=size)[start : last - epoch * size])
     return torch.cat(parts)
 
 
 @lru_cache(maxsize=8)
-def _permutation(seed: int, name: str, epoch: int, size: int) -> Tensor:
+def _permutation(seed: int, name: str, *, epoch: int, size: int) -> Tensor:
     return torch.randperm(size, generator=stream(seed, name, epoch))

@@ -25,8 +25,8 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: SplitModel,
     images: Tensor,
-    labels: Tensor,
     *,
+    labels: Tensor,
     classes: int,
     constants: tuple[Tensor, Tensor],
     channels: int,

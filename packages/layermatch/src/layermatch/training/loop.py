@@ -6,7 +6,7 @@ same step, so that a resumed run repeats no line and misses none.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -24,6 +24,18 @@ class Bar(Protocol):
     def advance(self, count: int = 1, **shown: float) -> None:
         """Count steps as done."""
         ...
+
+
+class Outlets(NamedTuple):
+    """Where a run's numbers come from and go to.
+
+    `evaluate()` gives the averaged model's accuracy in percent, `log(step, **numbers)` keeps a line of metrics, and
+    `save()` writes a checkpoint of the state.
+    """
+
+    evaluate: Callable[[], float]
+    log: Callable[..., Any]
+    save: Callable[[], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +64,7 @@ def train(
     batches: Batches,
     views: ViewSettings,
     autocast: torch.autocast,
-    evaluate: Callable[[], float],
-    log: Callable[..., Any],
-    save: Callable[[], Any],
+    outlets: Outlets,
     bar: Bar,
 ) -> None:
     """Go on from `state.step` to the plan's end.
@@ -65,9 +75,7 @@ def train(
         batches: step -> batch.
         views: how images become views.
         autocast: context of the forward pass.
-        evaluate: accuracy of the averaged model in percent.
-        log: called as log(step, **numbers).
-        save: writes a checkpoint of the state.
+        outlets: where the numbers go.
         bar: shows progress.
 
     Raises:
@@ -85,12 +93,12 @@ def train(
             numbers = read_metrics(state, count=step % plan.log_every + 1) | {"learning_rate": rate}
             shown["loss"] = numbers["loss"]
         if state.step % plan.evaluate_every == 0 or last:
-            numbers["accuracy"] = shown["accuracy"] = evaluate()
+            numbers["accuracy"] = shown["accuracy"] = outlets.evaluate()
         if numbers:
-            log(step, **numbers)
+            outlets.log(step, **numbers)
         if state.step % plan.checkpoint_every == 0 or last:
             stop_if_not_finite(state, plan, batches=batches)
-            save()
+            outlets.save()
         bar.advance(1, **shown)
 
 

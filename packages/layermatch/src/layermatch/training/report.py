@@ -3,10 +3,11 @@
 Letters   N images, C channels, H W pixels, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scarce_common_utils.figures import figure, line_figure
@@ -45,54 +46,25 @@ def draw_figures(
         confusion: Int64[K K] of the final averaged model, rows true classes.
         class_names: K names.
     """
-    made = []
-    evaluated = _series(lines, "accuracy")
-    error = (evaluated[0], [100.0 - y for y in evaluated[1]])
-    made.append(
-        line_figure(
-            folder / "test_error.png",
-            {"averaged model": error},
-            x_label="optimizer step",
-            y_label="test error, %",
-            caption=f"{title}: test error",
-        )
-    )
-    losses = {"all": "loss", "labelled": "labelled_loss", "unlabelled": "unlabelled_loss"}
-    made.append(
-        line_figure(
-            folder / "losses.png",
-            _several(lines, losses),
-            x_label="optimizer step",
-            y_label="loss, nats",
-            caption=f"{title}: training losses",
-        )
-    )
-    norms = _several(lines, {"classifier": "classifier_norm"})
-    made.append(
-        line_figure(
-            folder / "classifier_norm.png",
-            norms,
-            x_label="optimizer step",
-            y_label="mean norm of the classifier's rows",
-            caption=f"{title}: classifier norm",
-        )
-    )
+    steps, accuracies = _series(lines, "accuracy")
+    mask_steps, rates = _series(lines, "mask_rate")
     pseudo = {"above threshold": "pseudo_label_accuracy", "all": "pseudo_label_accuracy_all"}
-    shares = _several(lines, pseudo)
-    mask = _series(lines, "mask_rate")
-    if mask[0]:
-        shares["share used"] = (mask[0], [100.0 * y for y in mask[1]])
-        made.append(
-            line_figure(
-                folder / "pseudo_labels.png",
-                shares,
-                x_label="optimizer step",
-                y_label="%",
-                caption=f"{title}: pseudo-labels that are right, and the share used",
-            )
-        )
-    made.append(draw_confusion(folder / "confusion.png", confusion, title=title, class_names=class_names))
-    return made
+    shares = _several(lines, pseudo) | {"share used": (mask_steps, [100.0 * rate for rate in rates])}
+    losses = {"all": "loss", "labelled": "labelled_loss", "unlabelled": "unlabelled_loss"}
+    norms = _several(lines, {"classifier": "classifier_norm"})
+    error = {"averaged model": (steps, [100.0 - accuracy for accuracy in accuracies])}
+    drawn = [
+        ("test_error.png", error, "test error, %", "test error"),
+        ("losses.png", _several(lines, losses), "loss, nats", "training losses"),
+        ("classifier_norm.png", norms, "mean norm of the classifier's rows", "classifier norm"),
+    ]
+    if mask_steps:
+        drawn.append(("pseudo_labels.png", shares, "%", "pseudo-labels that are right, and the share used"))
+    made = [
+        line_figure(folder / name, series, x_label="optimizer step", y_label=y_label, caption=f"{title}: {what}")
+        for name, series, y_label, what in drawn
+    ]
+    return [*made, draw_confusion(folder / "confusion.png", confusion, title=title, class_names=class_names)]
 
 
 def draw_confusion(path: Path, confusion: Tensor, *, title: str, class_names: Sequence[str]) -> Path:
@@ -124,20 +96,19 @@ def draw_confusion(path: Path, confusion: Tensor, *, title: str, class_names: Se
     return path
 
 
-def draw_views(path: Path, images: Tensor, weak: Tensor, strong: Tensor, *, title: str) -> Path:
-    """A page with one row of images, one of their weak views and one of their strong views, UInt8[N C H W] each."""
-    rows = [("image", images), ("weak view", weak), ("strong view", strong)]
-    count, channels, height, width = images.shape
+def draw_views(path: Path, rows: Mapping[str, Tensor], *, title: str) -> Path:
+    """A page with a row for each entry of `rows`, name -> UInt8[N C H W], all of one shape."""
+    count, channels, height, width = next(iter(rows.values())).shape
     gap = max(1, width // 8)
-    page = images.new_full((3 * (height + gap), count * (width + gap), channels), 255)
-    for row, (_, pictures) in enumerate(rows):
+    page = torch.full((len(rows) * (height + gap), count * (width + gap), channels), 255, dtype=torch.uint8)
+    for row, pictures in enumerate(rows.values()):
         for column, picture in enumerate(pictures):
             top, left = row * (height + gap), column * (width + gap)
             page[top : top + height, left : left + width] = picture.permute(1, 2, 0)
     size = (1.5 + 0.75 * count, 3.2)
     with figure(path, x_label="", y_label="", caption=f"{title}: views of one step", size=size) as axes:
         axes.imshow(page.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_yticks([row * (height + gap) + height / 2 for row in range(3)], [name for name, _ in rows])
+        axes.set_yticks([row * (height + gap) + height / 2 for row in range(len(rows))], list(rows))
         axes.set_xticks([])
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)

@@ -1,0 +1,79 @@
+"""The network of `layermatch train`: by name, cut before its classifier, and tried on blank images of the data's size.
+
+Letters   K classes; sizes are (C, H, W): channels and pixels.
+"""
+
+import copy
+import difflib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from layermatch.classifier import SplitModel, split_classifier
+from layermatch.models.wide_resnet import PUBLISHED, published_wide_resnet, small_wide_resnet
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.random_state import seed_random_state
+from scarce_common_utils.streams import stream_seed
+
+if TYPE_CHECKING:
+    from layermatch.commands.train import TrainConfig
+
+
+def build_split(config: "TrainConfig", *, classes: int, size: torch.Size) -> SplitModel:
+    """The model by name, its weights drawn from the stream "init", cut before its classifier.
+
+    Raises:
+        UserError: the name is unknown, torchvision is missing, or the model has no linear classifier.
+    """
+    channels, height, width = size
+    seed_random_state(stream_seed(config.seed, "init"))
+    if config.model == "small":
+        model: nn.Module = small_wide_resnet(classes, channels=channels, side=max(height, width))
+    elif config.model in PUBLISHED:
+        model = published_wide_resnet(config.model, classes, channels=channels)
+    else:
+        model = torchvision_model(config.model, classes)
+    seed_random_state(stream_seed(config.seed, "dropout"))
+    try:
+        return split_classifier(model)
+    except ValueError as error:
+        raise UserError(f"--model {config.model} cannot be used: {error}") from error
+
+
+def torchvision_model(name: str, classes: int) -> nn.Module:
+    """One of torchvision's classifiers, without trained weights."""
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise UserError(
+            f"--model {name} needs the package torchvision, which is not installed: pip install 'layermatch[vision]'"
+        ) from error
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "small", *PUBLISHED], n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose small, {', '.join(PUBLISHED)} or a torchvision model."
+        raise UserError(f"--model is {name!r}, which is not known. {hint}")
+    return models.get_model(name, weights=None, num_classes=classes)
+
+
+def check_model(config: "TrainConfig", split: SplitModel, *, size: torch.Size) -> int:
+    """Try a copy of the model on blank images and return the number of channels that it takes.
+
+    Raises:
+        UserError: the model does not take images of this size, or returns more than logits.
+    """
+    grey_or_colour, height, width = size
+    ours = config.model == "small" or config.model in PUBLISHED
+    channels = grey_or_colour if ours else 3
+    trial = copy.deepcopy(split)
+    try:
+        with torch.no_grad():
+            trial.logits(torch.zeros(4, channels, height, width))
+    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--model {config.model} cannot be trained on images of {height}x{width}: {reason} "
+            "Choose another --model, or another --image-size."
+        ) from error
+    return channels
