@@ -119,9 +119,9 @@ def test_whole_function_equals_the_twin_on_the_same_draws():
     centres = draw_centres(ids.shape, 0.05, generator=draws)
     mask = twin.masked(centres.tolist(), maskable.tolist(), [[8] * 50] * 5)
     count = sum(map(sum, mask))
-    choice = torch.rand(count, generator=draws).tolist()
-    random_ids = torch.randint(5, 4101, (count,), generator=draws).tolist()
-    expected = twin.replaced(ids.tolist(), mask, choice, random_ids, 4)
+    choice = torch.rand(count, generator=draws)
+    random_ids = torch.randint(5, 4101, (int(((choice >= 0.8) & (choice < 0.9)).sum()),), generator=draws).tolist()
+    expected = twin.replaced(ids.tolist(), mask, choice.tolist(), random_ids, 4)
     before = ids.clone()
     inputs, labels = mask_of(ids, maskable, width=8, probability=0.05, seed=3)
     assert (inputs.tolist(), labels.tolist()) == expected
@@ -134,10 +134,10 @@ def test_dense_draws_equal_the_twin_on_the_same_draws():
     centres = torch.rand(5, 50, generator=draws) < 0.05
     mask = twin.masked(centres.tolist(), maskable.tolist(), [[8] * 50] * 5)
     where = torch.tensor(mask)
-    choice = torch.rand(5, 50, generator=draws)[where].tolist()
-    random_ids = torch.randint(5, 4101, (5, 50), generator=draws)[where].tolist()
+    choice = torch.rand(5, 50, generator=draws)[where]
+    random_ids = torch.randint(5, 4101, (5, 50), generator=draws)[where][(choice >= 0.8) & (choice < 0.9)].tolist()
     inputs, labels = mask_of(ids, maskable, width=8, probability=0.05, seed=3, dense=True)
-    assert (inputs.tolist(), labels.tolist()) == twin.replaced(ids.tolist(), mask, choice, random_ids, 4)
+    assert (inputs.tolist(), labels.tolist()) == twin.replaced(ids.tolist(), mask, choice.tolist(), random_ids, 4)
 
 
 def test_geometric_gaps_have_the_law_of_independent_draws():

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import BertForMaskedLM
@@ -92,7 +94,23 @@ def ready_examples():
     return [{name: batch[name][row] for name in ("input_ids", "attention_mask", "labels")} for row in range(16)]
 
 
-@pytest.mark.parametrize("kind", [MaskedBert, BertForMaskedLM])
+class AnyModel(torch.nn.Module):
+    """A masked-language model of somebody's own, that takes nothing but ids and a mask."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.bert = config, BertForMaskedLM(config).bert
+        self.cls = torch.nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, input_ids, attention_mask):
+        states = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
+        return SimpleNamespace(logits=self.cls(states))
+
+    def tie_weights(self):
+        """Nothing is tied."""
+
+
+@pytest.mark.parametrize("kind", [MaskedBert, BertForMaskedLM, AnyModel])
 def test_accumulation_16_x_1_and_4_x_4_give_the_same_loss_and_gradient(tmp_path, kind):
     logged, gradients, parameters = [], [], []
     for batch_size, accumulation in ((16, 1), (4, 4)):

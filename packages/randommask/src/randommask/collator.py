@@ -30,7 +30,7 @@ class RandomMaskCollator:
     """Pads examples and masks them; the batch says which positions and how wide.
 
     Args:
-        tokenizer: a `KmerTokenizer` (anything with its `token_rows`, `pad`, `kmer_vocabulary`, `mask_token_id` and `k`).
+        tokenizer: a `KmerTokenizer` (anything with its `token_rows`, `kmer_vocabulary`, `pad_token_id`, `mask_token_id` and `k`).
         schedule: widths by optimizer step, or one integer for a fixed width.
         probability: chance of a token to be a centre. None: 0.025 at k = 6, else 0.15 / k.
         share: in place of `probability`: each width w draws centres with share / w, so that the masked share stays.
@@ -145,14 +145,20 @@ class RandomMaskCollator:
         first = examples[0]
         allowed = None
         if isinstance(first, Mapping) and "input_ids" in first:
-            kept = [
-                {name: one[name] for name in ("input_ids", "attention_mask", "special_tokens_mask") if name in one}
-                for one in examples
-            ]
-            batch = self.tokenizer.pad(kept, return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of)
-            ids, attention = batch["input_ids"], batch["attention_mask"]
-            if "special_tokens_mask" in batch:
-                allowed = batch["special_tokens_mask"] == 0
+            rows = [numpy.asarray(one["input_ids"], dtype=numpy.int64) for one in examples]
+            ids = torch.from_numpy(self._joined(rows, fill=self.tokenizer.pad_token_id))
+            attention = torch.from_numpy(
+                self._joined(
+                    [
+                        numpy.asarray(one.get("attention_mask", numpy.ones_like(row)))
+                        for one, row in zip(examples, rows, strict=True)
+                    ],
+                    fill=0,
+                )
+            )
+            if "special_tokens_mask" in first:
+                special = [numpy.asarray(one["special_tokens_mask"]) for one in examples]
+                allowed = torch.from_numpy(self._joined(special, fill=1)) == 0
         elif isinstance(first, Mapping | str):
             texts = [one["sequence"] if isinstance(one, Mapping) else one for one in examples]
             batch = self.tokenizer(texts, padding=True, return_tensors="pt", pad_to_multiple_of=self.pad_to_multiple_of)
@@ -170,12 +176,18 @@ class RandomMaskCollator:
         for place, row in zip(codes, rows, strict=True):
             place[: len(row)] = row
         ids, counts = self.tokenizer.token_rows(codes, lengths)
-        multiple = self.pad_to_multiple_of or 1
-        more = -ids.shape[1] % multiple
-        if more:
-            ids = numpy.pad(ids, ((0, 0), (0, more)), constant_values=self.tokenizer.pad_token_id)
+        ids = self._joined(list(ids), fill=self.tokenizer.pad_token_id)
         attention = (numpy.arange(ids.shape[1]) < counts[:, None]).astype(numpy.int64)
         return torch.from_numpy(ids), torch.from_numpy(attention)
+
+    def _joined(self, rows: list[numpy.ndarray], *, fill: int) -> numpy.ndarray:
+        """Int64[N T] of rows of any length, filled up at their right."""
+        multiple = self.pad_to_multiple_of or 1
+        longest = -(-max(map(len, rows)) // multiple) * multiple
+        joined = numpy.full((len(rows), longest), fill, dtype=numpy.int64)
+        for place, row in zip(joined, rows, strict=True):
+            place[: len(row)] = row
+        return joined
 
     def _refuse_too_long(self, tokens: int) -> None:
         limit = self.tokenizer.model_max_length

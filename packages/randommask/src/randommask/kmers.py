@@ -99,8 +99,7 @@ def kmer_ids(codes: numpy.ndarray, k: int, *, overlap: bool = True, out: numpy.n
 def _fill(out: numpy.ndarray, codes: numpy.ndarray, *, k: int, stride: int) -> None:
     numbers = _numbers(codes, k)[:, ::stride]
     if k < LARGEST_K and k != 4:  # the largest number + 5 fits the narrow type, except where 4^k fills it
-        numbers = numbers + numbers.dtype.type(FIRST_KMER)
-        numpy.copyto(out, numbers)
+        numpy.copyto(out, numbers + numbers.dtype.type(FIRST_KMER))
     else:
         numpy.copyto(out, numbers)
         out += FIRST_KMER

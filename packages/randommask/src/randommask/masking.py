@@ -124,15 +124,18 @@ def mask_tokens(
     centres = draw_centres(input_ids.shape, probability, generator=generator)
     masked = spread(centres.logical_and_(maskable), width, maskable=maskable, segments=segments, generator=generator)
     positions = torch.from_numpy(numpy.flatnonzero(masked.view(-1).numpy()))  # three times as quick as Tensor.nonzero
-    count = positions.shape[0]
     targets = input_ids.reshape(-1).index_select(0, positions)
-    choice = torch.rand(count, generator=generator)
-    random_ids = torch.randint(vocabulary.start, vocabulary.stop, (count,), generator=generator)
-    shown = torch.where(choice < mask_share + random_share, random_ids, targets).masked_fill_(
-        choice < mask_share, mask_id
-    )
+    choice = torch.rand(positions.shape[0], generator=generator).numpy()
+    # A fifth at most shows no [MASK]: random ids are drawn for those of them alone that need one.
+    others = numpy.flatnonzero(choice >= mask_share)
+    is_random = choice[others] < mask_share + random_share
+    shown = targets.numpy()[others]
+    drawn = torch.randint(vocabulary.start, vocabulary.stop, (int(is_random.sum()),), generator=generator)
+    shown[is_random] = drawn.numpy()
     inputs = input_ids.clone(memory_format=torch.contiguous_format)
-    inputs.view(-1).scatter_(0, positions, shown)
+    flat = inputs.view(-1).numpy()
+    flat[positions.numpy()] = mask_id
+    flat[positions.numpy()[others]] = shown
     labels = torch.full_like(inputs, IGNORED)
     labels.view(-1).scatter_(0, positions, targets)
     return MaskedTokens(inputs, labels, positions)
@@ -151,18 +154,23 @@ def draw_centres(shape: tuple[int, ...], probability: float, *, generator: torch
         return torch.ones(shape, dtype=torch.bool)
     mean = size * probability
     draws = int(mean + 10 * math.sqrt(mean) + 10)
-    centres = torch.zeros(size, dtype=torch.bool)
-    last = -1
+    centres = numpy.zeros(size, dtype=numpy.bool_)
+    scale, last = 1 / math.log1p(-probability), -1
     while last < size - 1:
-        gaps = (
-            torch.rand(draws, generator=generator, dtype=torch.float64).neg_().log1p_().div_(math.log1p(-probability))
-        )
-        places = gaps.clamp_(max=size).long().add_(1).cumsum(0).add_(last)  # clamped: a huge gap must not overflow
+        gaps = torch.rand(
+            draws, generator=generator, dtype=torch.float64
+        ).numpy()  # numpy from here: its small steps are quicker
+        numpy.negative(gaps, out=gaps)
+        numpy.log1p(gaps, out=gaps)
+        numpy.multiply(gaps, scale, out=gaps)
+        numpy.minimum(gaps, size, out=gaps)  # a huge gap must not overflow
+        places = gaps.astype(numpy.int64)
+        places += 1
+        numpy.cumsum(places, out=places)
+        places += last
         last = int(places[-1])
-        if last >= size:
-            places = places[: int(torch.searchsorted(places, size))]
-        centres[places] = True
-    return centres.view(shape)
+        centres[places if last < size else places[: numpy.searchsorted(places, size)]] = True
+    return torch.from_numpy(centres).view(shape)
 
 
 def spread(
@@ -183,7 +191,7 @@ def spread(
         generator: needed for several widths only.
     """
     if isinstance(width, int):
-        return _windows(centres, width, segments=segments).logical_and_(maskable)
+        return _windows(centres, width, segments=segments) & maskable
     drawn = torch.randint(len(width), centres.shape, generator=generator, device=centres.device)
     masked = torch.zeros_like(centres)
     for index, one in enumerate(width):
@@ -199,16 +207,19 @@ def _windows(centres: Tensor, width: int, *, segments: Tensor | None) -> Tensor:
     if segments is not None:
         return _windows_in_segments(padded, centres, segments, left=left, right=right)
     # One flat row: the padding between rows is as long as a window reaches. window[i] tells of the `reach` places from i
-    # on; doubled while that fits, then one more union makes it `width`.
-    window, reach = padded.view(-1), 1
+    # on; doubled while that fits, then one more union makes it `width`. numpy does this several times as quick as torch.
+    flat = padded.view(-1)
+    on_cpu = flat.device.type == "cpu"
+    window = flat.numpy() if on_cpu else flat
+    reach = 1
     while 2 * reach <= width:
         window = window[:-reach] | window[reach:]
         reach *= 2
     rest = width - reach
-    window = window[: window.shape[0] - rest] | window[rest:] if rest else window
-    masked = torch.empty_like(padded)
-    masked.view(-1)[: window.shape[0]] = window  # the last width - 1 places are padding of the last row
-    return masked[:, :length].contiguous()
+    if rest:
+        window = window[:-rest] | window[rest:]
+    union = torch.from_numpy(window) if on_cpu else window
+    return union.as_strided((rows, length), (padded.shape[1], 1))
 
 
 def _windows_in_segments(padded: Tensor, centres: Tensor, segments: Tensor, *, left: int, right: int) -> Tensor:

@@ -45,9 +45,9 @@ def replaced(
     random_ids: Sequence[int],
     mask_id: int,
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Inputs and labels; `choice` and `random_ids` hold one draw a masked token, row by row."""
+    """Inputs and labels; `choice` holds one draw a masked token, row by row, `random_ids` one a token that needs it."""
     inputs, labels = [list(row) for row in ids], [[-100] * len(row) for row in ids]
-    at = 0
+    at = drawn = 0
     for row in range(len(ids)):
         for i in range(len(ids[row])):
             if not mask[row][i]:
@@ -56,7 +56,8 @@ def replaced(
             if choice[at] < 0.8:
                 inputs[row][i] = mask_id
             elif choice[at] < 0.9:
-                inputs[row][i] = random_ids[at]
+                inputs[row][i] = random_ids[drawn]
+                drawn += 1
             at += 1
     return inputs, labels
 

@@ -22,7 +22,6 @@ from randommask.identities import count_hidden
 from randommask.masking import IGNORED
 from randommask.models.masked_bert import MaskedBert, masked_loss
 from randommask.numbering import NumberedBatches
-from scarce_common_utils.streams import stream
 
 
 class RandomMaskTrainer(Trainer):
@@ -110,7 +109,6 @@ class RandomMaskTrainer(Trainer):
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor if workers else None,
-            generator=stream(args.seed, "loader"),  # without one, each loader moves the global generator
         )
         return self.accelerator.prepare(loader)
 
