@@ -160,7 +160,7 @@ def test_a_model_with_dropout_resumes_bit_for_bit(monkeypatch):
 
 
 def test_killed_by_sigkill_and_resumed_equals_unbroken_bit_for_bit():
-    options = ["train", "digits", *QUICK, "--steps", "202", "--checkpoint-every", "3", "--evaluate-every", "40"]
+    options = ["train", "digits", *QUICK, "--steps", "60", "--checkpoint-every", "3", "--evaluate-every", "20"]
     options += ["--momentum", "0.97", "--ema-momentum", "0.97"]
     code = "from layermatch.commands import run; run()"
     process = subprocess.Popen(
