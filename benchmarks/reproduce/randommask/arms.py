@@ -43,10 +43,10 @@ NUMBERS: tuple[Number, ...] = (
 )
 
 REFERENCES: tuple[Reference, ...] = (
-    Reference("k-mer frequencies alone, w=6", "ceiling_width_6", "loss w=6"),
-    Reference("floor, no model below, w=6", "floor_width_6", "loss w=6"),
-    Reference("k-mer frequencies alone, w=14", "ceiling_width_14", "loss w=14"),
-    Reference("floor, no model below, w=14", "floor_width_14", "loss w=14"),
-    Reference("regression, letters by position", "mcc_positional_regression", "MCC last"),
-    Reference("regression, 4-mer counts", "mcc_kmer_regression", "MCC last"),
+    Reference("k-mer counts, w=6", "ceiling_width_6", "loss w=6"),
+    Reference("floor, w=6", "floor_width_6", "loss w=6"),
+    Reference("k-mer counts, w=14", "ceiling_width_14", "loss w=14"),
+    Reference("floor, w=14", "floor_width_14", "loss w=14"),
+    Reference("regression on letters", "mcc_positional_regression", "MCC last"),
+    Reference("regression on 4-mers", "mcc_kmer_regression", "MCC last"),
 )

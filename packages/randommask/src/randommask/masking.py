@@ -17,7 +17,7 @@ Cost      centres are drawn as geometric gaps, the other two draws for masked to
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy
 import torch
@@ -210,7 +210,7 @@ def _windows(centres: Tensor, width: int, *, segments: Tensor | None) -> Tensor:
     # on; doubled while that fits, then one more union makes it `width`. numpy does this several times as quick as torch.
     flat = padded.view(-1)
     on_cpu = flat.device.type == "cpu"
-    window = flat.numpy() if on_cpu else flat
+    window: Any = flat.numpy() if on_cpu else flat
     reach = 1
     while 2 * reach <= width:
         window = window[:-reach] | window[reach:]

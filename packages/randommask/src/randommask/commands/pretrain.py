@@ -219,69 +219,75 @@ def build_job(config: PretrainConfig) -> Job:
 
 def _fit(run: RunFolder, job: Job, *, began: float) -> None:
     """Train from the newest checkpoint, or from the start, to the end; evaluate, save, draw, print."""
-    from randommask.collator import RandomMaskCollator
-    from randommask.models.masked_bert import MaskedBert
-    from randommask.models.presets import bert_config
-    from randommask.models.starts import start_weights
-    from randommask.tokenizer import KmerTokenizer
     from randommask.training import pretraining
     from randommask.training.evaluation import log_frequencies, masked_losses
     from randommask.training.quiet import quiet_transformers
 
     config = job.config
-    assert config.tokens is not None
-    assert config.learning_rate is not None
     with quiet_transformers():
-        tokenizer = KmerTokenizer(k=config.k, model_max_length=config.tokens + 2)
-        model = MaskedBert(
-            bert_config(config.size, k=config.k, positions=max(512, config.tokens + 2), hidden_dropout=config.dropout)
-        )
-        start_weights(model, config.start, k=config.k, seed=config.seed)
-        masking = METHODS[config.method](config.schedule())
-        if config.probability is not None:
-            masking = masking._replace(probability=config.probability)
-        collator = RandomMaskCollator(
-            tokenizer, **masking._asdict(), seed=config.seed, accumulation=config.accumulation
-        )
+        model, collator = _model_and_collator(config)
         checkpoint = newest_checkpoint(run.checkpoints, to_stderr)
         run.cut_metrics(0 if checkpoint is None else checkpoint_step(checkpoint))
         placement = pretraining.Placement(job.device, config.precision, config.workers)
+        every = config.checkpoint_every or max(1, config.steps // 10)
         pretraining.pretrain(
             model,
             job.windows,
             collator=collator,
-            optimisation=pretraining.Optimisation(
-                config.steps,
-                config.batch_size,
-                accumulation=config.accumulation,
-                learning_rate=config.learning_rate,
-                warm_up_share=config.warm_up,
-                beta2=config.beta2,
-                weight_decay=config.weight_decay,
-            ),
+            optimisation=_optimisation(config),
             placement=placement,
-            watch=pretraining.Watch(
-                run.log,
-                run.checkpoints,
-                max(1, config.steps // 100),
-                config.checkpoint_every or max(1, config.steps // 10),
-            ),
+            watch=pretraining.Watch(run.log, run.checkpoints, max(1, config.steps // 100), every),
             resume_from=checkpoint,
         )
         rows = masked_losses(
             model,
             _evenly(job.held_out, config.evaluation_windows),
-            tokenizer,
+            collator.tokenizer,
             widths=(config.k, config.k + 8),
             frequencies=log_frequencies(job.genome, job.parts.training, k=config.k),
             autocast=placement.autocast,
         )
         model.save_pretrained(run.model)
-        tokenizer.save_pretrained(run.model)
-    expected = pretraining.expected_by_phase(
-        [job.windows[number] for number in range(min(256, len(job.windows)))], collator
-    )
+        collator.tokenizer.save_pretrained(run.model)
+    some = [job.windows[number] for number in range(min(256, len(job.windows)))]
+    expected = pretraining.expected_by_phase(some, collator)
     _report(run, job, rows=rows, expected=expected, seconds=time.monotonic() - began)
+
+
+def _model_and_collator(config: PretrainConfig) -> tuple[Any, Any]:
+    """A model at its start, and the collator of the chosen method with its tokenizer."""
+    from randommask.collator import RandomMaskCollator
+    from randommask.models.masked_bert import MaskedBert
+    from randommask.models.presets import bert_config
+    from randommask.models.starts import start_weights
+    from randommask.tokenizer import KmerTokenizer
+
+    assert config.tokens is not None
+    positions = config.tokens + 2  # [CLS] and [SEP]
+    model = MaskedBert(
+        bert_config(config.size, k=config.k, positions=max(512, positions), hidden_dropout=config.dropout)
+    )
+    start_weights(model, config.start, k=config.k, seed=config.seed)
+    masking = METHODS[config.method](config.schedule())
+    if config.probability is not None:
+        masking = masking._replace(probability=config.probability)
+    tokenizer = KmerTokenizer(k=config.k, model_max_length=positions)
+    return model, RandomMaskCollator(tokenizer, **masking._asdict(), seed=config.seed, accumulation=config.accumulation)
+
+
+def _optimisation(config: PretrainConfig) -> Any:
+    from randommask.training.pretraining import Optimisation
+
+    assert config.learning_rate is not None
+    return Optimisation(
+        config.steps,
+        config.batch_size,
+        accumulation=config.accumulation,
+        learning_rate=config.learning_rate,
+        warm_up_share=config.warm_up,
+        beta2=config.beta2,
+        weight_decay=config.weight_decay,
+    )
 
 
 def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], seconds: float) -> None:
