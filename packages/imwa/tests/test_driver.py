@@ -134,6 +134,23 @@ def test_a_nan_names_tensor_replica_and_episode_and_the_average_can_be_restored(
     assert same(copied(model), kept[0])
 
 
+def test_a_nan_elsewhere_names_the_part():
+    model, optimizer = small()
+    ema = torch.nn.Linear(2, 2)
+
+    def run(spoil):
+        for replica in IMWA(model, optimizer, replicas=2, episodes=1, steps=1, average={"ema": ema}):
+            for _ in replica.steps:
+                train(model, optimizer, replica.generator)
+            spoil()
+
+    with pytest.raises(ValueError, match=r"'weight' of replica 0 of episode 0 \(average/ema\) holds NaN"):
+        run(lambda: ema.weight.data.fill_(math.nan))
+    ema.weight.data.zero_()
+    with pytest.raises(ValueError, match=r"'0/momentum_buffer' of replica 0 of episode 0 \(optimizer\) holds NaN"):
+        run(lambda: optimizer.state[model[0].weight]["momentum_buffer"].fill_(math.nan))
+
+
 def finish(iterative, model, optimizer, *, stop=None):
     for replica in iterative:
         for step in replica.steps:
@@ -321,6 +338,45 @@ def test_a_real_grad_scaler_is_carried():
             scaler.step(optimizer)
             scaler.update()
     assert scaler.get_scale() == 64.0  # 8 steps, doubled every 2: as in one run
+
+
+def schedulers(optimizer):
+    kinds = torch.optim.lr_scheduler
+    return {
+        "multistep": kinds.MultiStepLR(optimizer, [2, 5], gamma=0.1),
+        "onecycle": kinds.OneCycleLR(optimizer, max_lr=0.5, total_steps=8),
+        "sequential": kinds.SequentialLR(
+            optimizer, [kinds.LinearLR(optimizer), kinds.ExponentialLR(optimizer, 0.9)], [3]
+        ),
+        "lambda": kinds.LambdaLR(optimizer, lambda step: 1 / (step + 1)),
+        "restarts": kinds.CosineAnnealingWarmRestarts(optimizer, 3),
+        "cyclic": kinds.CyclicLR(optimizer, 0.01, 0.1, step_size_up=2, cycle_momentum=False),
+    }
+
+
+@pytest.mark.parametrize("name", ["multistep", "onecycle", "sequential", "lambda", "restarts", "cyclic"])
+def test_every_scheduler_follows_the_global_step_and_survives_a_file(name, tmp_path):
+    def run(replicas, stop=None, state=None):
+        model, optimizer = small()
+        scheduler = schedulers(optimizer)[name]
+        iterative = IMWA(model, optimizer, replicas=replicas, episodes=3, steps=8, carry={"scheduler": scheduler})
+        rates = []
+        if state is not None:
+            iterative.load_state_dict(state)
+        for replica in iterative:
+            for step in replica.steps:
+                rates.append((replica.index, step, optimizer.param_groups[0]["lr"]))
+                train(model, optimizer, replica.generator)
+                scheduler.step()
+                if (replica.index, step) == stop:
+                    torch.save(iterative.state_dict(), tmp_path / "state.pt")
+        return rates
+
+    plain = {step: rate for _, step, rate in run(1)}
+    rates = run(2, stop=(1, 3))
+    assert all(rate == plain[step] for _, step, rate in rates)
+    resumed = run(2, state=torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed == rates[rates.index((1, 4, plain[4])) :]
 
 
 def test_averaged_objects_may_be_modules_or_plain():

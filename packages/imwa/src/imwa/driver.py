@@ -22,7 +22,7 @@ from imwa.batches import replica_batches
 from imwa.optimizer_state import POLICIES, load_state, take_state
 from imwa.plan import Entry, Plan
 from imwa.reduction import InTurn, Reduction
-from imwa.snapshot import MODEL, Objects, place_like
+from imwa.snapshot import MODEL, OPTIMIZER, Objects, place_like
 from scarce_common_utils.random_state import capture_random_state, restore_random_state, seed_random_state
 from scarce_common_utils.streams import stream, stream_seed
 
@@ -108,7 +108,7 @@ class IMWA:
     Raises:
         ValueError: a value out of range, an unknown policy, an object without `state_dict`; named. At the loop's
             start: a parameter of the optimizer that belongs to no averaged module. In the loop: `replica.steps` left
-            early, a NaN in a replica (the tensor is named).
+            early; a NaN in a replica, or whole numbers that differ and are no counter (the tensor is named).
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -175,7 +175,7 @@ class IMWA:
         self._position = self.finished_episodes * self.plan.replicas
         for generator, state in zip(self._streams, self._start["streams"], strict=True):
             generator.set_state(state)
-        self._globals, self._optimizer_states = list(self._start["globals"]), list(self._start["optimizer"])
+        self._globals, self._optimizer_states = list(self._start["globals"]), list(self._start[OPTIMIZER])
         self._load_start(0)
         self._is_start = True
         self._restore_first_globals()
@@ -194,7 +194,7 @@ class IMWA:
             "sums": self._reduction.state_dict(),
             "streams": [generator.get_state() for generator in self._streams],
             "globals": list(self._globals),
-            "optimizer": list(self._optimizer_states),
+            OPTIMIZER: list(self._optimizer_states),
             "live": {
                 **self._objects.take(),
                 "optimizer": take_state(self.optimizer),
@@ -218,12 +218,12 @@ class IMWA:
             raise ValueError(f"This state comes from a run of other settings: {'; '.join(other)}. Use the same ones.")
         live, start = state["live"], state["start"]
         self._objects.load(live)
-        load_state(self.optimizer, live["optimizer"])
+        load_state(self.optimizer, live[OPTIMIZER])
         self._start = None if start is None else {**start, MODEL: place_like(self.model, start[MODEL])}
         self._reduction.load_state_dict(state["sums"])
         for generator, saved in zip(self._streams, state["streams"], strict=True):
             generator.set_state(saved.cpu())
-        self._globals, self._optimizer_states = list(state["globals"]), list(state["optimizer"])
+        self._globals, self._optimizer_states = list(state["globals"]), list(state[OPTIMIZER])
         self._position, following = state["position"], state["following"]
         self._replica = None if following is None else self._new_replica(following)
         self._is_start = False
@@ -283,17 +283,18 @@ class IMWA:
     def _end_episode(self, last: Replica) -> None:
         """The mean becomes the model and the next start; then the caller's function sees it."""
         mean = self._reduction.mean()
-        self._objects.write(mean.parts, mean.carried)
         self._reduction.clear()
+        self._objects.write(mean.parts, mean.carried)
+        if mean.missing.get(OPTIMIZER):
+            names = mean.missing[OPTIMIZER]
+            _log.info("episode %d: optimizer state of some replicas only, averaged over those: %s", last.episode, names)
+        del mean  # its memory is wanted for the next start
         if self.optimizer_state == "local":
             load_state(self.optimizer, self._optimizer_states[0])
         elif self.optimizer_state == "reset" and not self._is_last(last):
             load_state(self.optimizer, {})
         if self.optimizer_state != "local":
             self._optimizer_states = [take_state(self.optimizer)] * self.plan.replicas
-        if mean.missing.get("optimizer"):
-            names = mean.missing["optimizer"]
-            _log.info("episode %d: optimizer state of some replicas only, averaged over those: %s", last.episode, names)
         self._take_start()
         if self.after_average is not None:
             self._call_after_average(last.episode)
@@ -316,7 +317,7 @@ class IMWA:
     def _take_start(self) -> None:
         self._start = {
             **self._objects.take(),
-            "optimizer": list(self._optimizer_states),
+            OPTIMIZER: list(self._optimizer_states),
             "streams": [generator.get_state() for generator in self._streams],
             "globals": list(self._globals),
         }
@@ -325,7 +326,7 @@ class IMWA:
     def _load_start(self, replica: int) -> None:
         assert self._start is not None
         self._objects.load(self._start)
-        load_state(self.optimizer, self._start["optimizer"][replica])
+        load_state(self.optimizer, self._start[OPTIMIZER][replica])
 
     def _restore_first_globals(self) -> None:
         first = self._globals[0]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from imwa.averaging import ReplicaSum
 from imwa.optimizer_state import is_counter
-from imwa.snapshot import OPTIMIZER, merge_carried
+from imwa.snapshot import MODEL, OPTIMIZER, merge_carried
 
 
 class Mean(NamedTuple):
@@ -60,9 +60,8 @@ class InTurn:
     def add(self, parts: Mapping[str, Mapping[str, Any]], carried: Mapping[str, dict[str, Any]], *, label: str) -> None:
         """Add one replica's parts; carried states of replica 0 are kept, a GradScaler's smallest."""
         sums = {name: self._sums.get(name) or _new_sum(name) for name in parts}
-        equal = {
-            name: sums[name].prepare(part, label=label) for name, part in parts.items()
-        }  # refuse before any is added
+        # Everything is refused before anything is added.
+        equal = {name: sums[name].prepare(part, label=_label(label, name)) for name, part in parts.items()}
         for name, part in parts.items():
             sums[name].commit(part, equal[name])
         self._sums = sums
@@ -93,3 +92,7 @@ class InTurn:
 def _new_sum(name: str) -> ReplicaSum:
     """Sum of one part; the optimizer's float `step` is a counter, and its names may lack in some replicas."""
     return ReplicaSum(is_counter=is_counter, partial=True) if name == OPTIMIZER else ReplicaSum()
+
+
+def _label(replica: str, part: str) -> str:
+    return replica if part == MODEL else f"{replica} ({part})"

@@ -96,7 +96,14 @@ def test_each_method_does_the_whole_job_on_digits(words, cost, averages, tmp_pat
     assert (record["numbers"]["last_gain"] is None) == (words[1] == "single")
     assert 0 <= record["numbers"]["accuracy"] <= 100
     assert {"head", "middle", "tail", "many", "medium", "few", "accuracy_recomputed"} <= record["numbers"].keys()
-    assert len([line for line in lines(run) if "gain" in line]) == averages
+    means = [line for line in lines(run) if "gain" in line]
+    assert len(means) == averages
+    for line in means:
+        ends = [one for one in lines(run) if one.get("replica") is not None and one["episode"] == line["episode"]]
+        ends = [one["accuracy"] for one in ends if one["global_step"] == line["global_step"]]
+        assert len(ends) == cost // 20
+        assert line["replica_accuracy"] == pytest.approx(sum(ends) / len(ends))
+        assert line["gain"] == pytest.approx(line["average_accuracy"] - line["replica_accuracy"])
     counts = sorted(
         (value["training"] for value in json.loads((run / "by_class.json").read_text()).values()), reverse=True
     )
@@ -173,6 +180,29 @@ def test_stopped_at_any_step_and_resumed_the_run_is_the_unbroken_one(
         torch.manual_seed(saves)
         assert main(["train", "--resume", str(run)]) == 0
         assert_same_run(run, tmp_path / "straight")
+
+
+def test_a_checkpoint_between_two_readings_of_the_loss_keeps_their_sum(pictures, tmp_path, monkeypatch, no_figures):
+    words = [
+        "train",
+        str(pictures),
+        "--method",
+        "single",
+        "--steps",
+        "300",
+        "--batch-size",
+        "4",
+        "--checkpoint-every",
+        "149",
+    ]
+    assert main([*words, "--out", str(tmp_path / "straight")]) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Stop):
+            main([*words, "--out", str(tmp_path / "run")])
+    assert lines(tmp_path / "run")[-1]["step"] == 146  # the loss is read every third step
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
 def test_killed_between_checkpoints_metrics_after_the_checkpoint_are_written_again(
