@@ -1,9 +1,22 @@
-"""Counts what would make a GPU step wait: reads of a tensor's value on the host, shapes that depend on values."""
+"""Counts what would make a GPU step wait.
+
+Reads of a tensor's value on the host, shapes that depend on values, and `torch.where` with a bare number, which on a GPU
+is copied there by a blocking copy (`scalar_tensor`).
+"""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-READS = {"_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "_unique2", "unique_dim"}
+READS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "bincount",
+    "equal",
+    "_unique2",
+    "unique_dim",
+    "scalar_tensor",
+}
 INDEXING = {"index", "index_put", "index_put_"}
 
 

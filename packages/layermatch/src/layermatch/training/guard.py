@@ -46,4 +46,4 @@ class NonFinite:
     def note(self, step: int, loss: Tensor) -> None:
         """Look at the loss of `step`."""
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad < 0)
-        self.first_bad = torch.where(bad, step, self.first_bad)
+        self.first_bad = self.first_bad.masked_fill(bad, step)

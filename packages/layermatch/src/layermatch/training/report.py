@@ -110,6 +110,7 @@ def draw_views(path: Path, rows: Mapping[str, Tensor], *, title: str) -> Path:
         axes.imshow(page.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_yticks([row * (height + gap) + height / 2 for row in range(len(rows))], list(rows))
         axes.set_xticks([])
+        axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
     return path

@@ -27,9 +27,10 @@ def identity(images: Tensor, magnitudes: Tensor) -> Tensor:
 def autocontrast(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Stretch each channel so that its smallest value becomes 0 and its largest 255."""
     low, high = (end.double() for end in torch.aminmax(images.flatten(2), dim=2, keepdim=True))
+    flat = high <= low
     # a full tensor over another, since torch takes number / tensor by way of the rounded reciprocal
-    scale = torch.where(high > low, torch.full_like(high, 255.0) / (high - low).clamp(min=1), 1.0)
-    offset = torch.where(high > low, -low * scale, 0.0)
+    scale = (torch.full_like(high, 255.0) / (high - low).clamp(min=1)).masked_fill(flat, 1.0)
+    offset = (-low * scale).masked_fill(flat, 0.0)
     stretched = (images.flatten(2) * scale + offset).clamp_(0, 255)
     return stretched.to(torch.uint8).view(images.shape)
 
@@ -55,7 +56,7 @@ def solarize(images: Tensor, magnitudes: Tensor) -> Tensor:
 def posterize(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Keep the magnitude's whole number of upper bits, 4 to 8."""
     lost = 8 - magnitudes.clamp(min=1).long()
-    keep = (256 - (1 << lost)).to(torch.uint8)
+    keep = (256 - (torch.ones_like(lost) << lost)).to(torch.uint8)
     return images & _each(keep)
 
 
