@@ -137,14 +137,14 @@ def count_hidden(
         maskable: Bool[N T]; one sequence a row, its tokens side by side (no packed rows).
         k: bases a k-mer.
         overlap: whether neighbours share k - 1 bases.
-        unchanged_share: share of the masked tokens that show their own id.
+        unchanged_share: share of the masked tokens that show their own id, 0 to below 1.
     """
     if not overlap:
         count = masked.sum()
         return Hidden(maskable.sum(), count, count * k, count * (k * (1 - unchanged_share)))
     covering = _window_sums(maskable, k)
     hidden = (covering == _window_sums(masked, k)) & (covering > 0)
-    stays = covering * torch.pow(1 - unchanged_share, covering.to(torch.float32))
+    stays = covering * torch.exp(covering * math.log(1 - unchanged_share))
     return Hidden(maskable.sum(), masked.sum(), hidden.sum(), (stays * hidden).sum())
 
 

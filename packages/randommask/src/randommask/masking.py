@@ -101,10 +101,11 @@ def random_mask(
     masked = spread(centres & maskable, width, maskable=maskable, segments=segments, generator=generator)
     choice = torch.rand(shape, generator=generator, device=device)
     random_ids = torch.randint(vocabulary.start, vocabulary.stop, shape, generator=generator, device=device)
-    shown = torch.where(
-        choice < mask_share, mask_id, torch.where(choice < mask_share + random_share, random_ids, input_ids)
+    shown = torch.where(choice < mask_share + random_share, random_ids, input_ids).masked_fill_(
+        choice < mask_share, mask_id
     )
-    return RandomMasked(torch.where(masked, shown, input_ids), torch.where(masked, input_ids, IGNORED))
+    # masked_fill, not torch.where with a bare number, which would be copied to the device and waited for
+    return RandomMasked(torch.where(masked, shown, input_ids), input_ids.masked_fill(~masked, IGNORED))
 
 
 def mask_tokens(

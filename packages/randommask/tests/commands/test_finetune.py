@@ -90,8 +90,11 @@ def test_rows_that_stand_on_two_sides_are_counted(tables, tmp_path, capsys):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
+    # Labels swapped in the dev table: its loss rises as training goes on, so the first epoch is the one to keep over the stop.
+    swapped = tmp_path / "swapped.csv"
+    swapped.write_text("\n".join(["sequence,label", *rows(20, 1, first="0", second="1")]))
     words = [
-        *("finetune", str(tables["train"]), "--dev", str(tables["dev"]), "--test", str(tables["test"])),
+        *("finetune", str(tables["train"]), "--dev", str(swapped), "--test", str(tables["test"])),
         *("--k", "3", "--batch-size", "8", "--epochs", "3", "--no-regressions"),
     ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -113,6 +116,7 @@ def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert result(whole) == result(cut)
+    assert result(whole)["chosen_epoch"] == 1
     assert (whole / "metrics.jsonl").read_text() == (cut / "metrics.jsonl").read_text()
 
 
