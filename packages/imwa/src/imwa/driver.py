@@ -73,7 +73,8 @@ class Replica:
 
         Every epoch is a new order from (seed, replica, epoch), and a step's batch is a pure function of the step: it
         goes on in the middle of an epoch in the next episode and after a resume, and reads no batch before. Random
-        draws while a batch is read (augmentation) come from (seed, replica, step), whatever the number of workers.
+        draws while a batch is read (augmentation) come from (seed, replica, step), whatever the number of workers. Workers
+        start anew with every call, so in each episode.
 
         Args:
             loader: a map-style DataLoader. Its data set, batch_size, drop_last, collate_fn, workers and pinning are

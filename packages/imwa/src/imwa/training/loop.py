@@ -132,11 +132,11 @@ class _Loop:
         """Mean loss since the last reading, on the host; the sum starts anew."""
         total, count = self.state.losses.tolist()
         if not math.isfinite(total):
-            first = step - int(count) + 1
+            first = max(step - int(count) + 1, replica.steps.start)
+            where = f"at step {step}" if first == step else f"between steps {first} and {step}"
             raise UserError(
-                f"The loss was not finite between steps {max(first, replica.steps.start)} and {step} of replica "
-                f"{replica.index}, episode {replica.episode}. Lower --learning-rate, or compute in --precision float32; "
-                "the last checkpoint is from before."
+                f"The loss was not finite {where} of replica {replica.index}, episode {replica.episode}. Lower --learning-rate, "
+                "or compute in --precision float32. Nothing after the last checkpoint is kept."
             )
         self.state.losses.zero_()
         return total / count
