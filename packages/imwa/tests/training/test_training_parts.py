@@ -83,7 +83,7 @@ def test_accuracy_by_class_and_modes():
     found = evaluate(
         model,
         predicted.view(6, 1, 1, 1),
-        labels,
+        labels=labels,
         classes=4,
         prepare=lambda images: images,
         autocast=torch.autocast("cpu", torch.bfloat16, enabled=False),

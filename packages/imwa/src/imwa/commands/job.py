@@ -80,7 +80,7 @@ class Job:
         """Of a model on the test images."""
         classes = len(self.test.class_names)
         images, labels = self.test.images, self.test.labels.to(self.device)
-        return evaluate(model, images, labels, classes=classes, prepare=self.prepare, autocast=self.autocast())
+        return evaluate(model, images, labels=labels, classes=classes, prepare=self.prepare, autocast=self.autocast())
 
     def recomputed(self, model: nn.Module) -> Evaluation:
         """Of a copy of the model whose BatchNorm statistics are measured on shuffled, augmented training batches."""

@@ -191,7 +191,7 @@ def fit(run: RunFolder, job: Job) -> None:
             bar=bar,
             finished=lambda model: {"recomputed_accuracy": job.recomputed(model).accuracy},
         )
-        train_loop(job.state, job.schedule, around)
+        train_loop(job.state, job.schedule, around=around)
 
 
 def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
@@ -201,7 +201,7 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
     title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
     names = job.training.class_names
     figures = draw_figures(
-        run.figures, lines, final, title=title, class_names=names, counts=job.counts, replicas=job.replicas
+        run.figures, lines, final=final, title=title, class_names=names, counts=job.counts, replicas=job.replicas
     )
     by_class = dict(zip(names, final.by_class, strict=True))
     run.write_json(

@@ -30,8 +30,8 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: nn.Module,
     images: Tensor,
-    labels: Tensor,
     *,
+    labels: Tensor,
     classes: int,
     prepare: Callable[[Tensor], Tensor],
     autocast: AbstractContextManager[Any],

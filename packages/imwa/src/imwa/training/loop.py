@@ -72,7 +72,7 @@ class Surroundings:
     finished: Callable[[nn.Module], dict[str, float]]
 
 
-def train(state: TrainingState, schedule: Schedule, around: Surroundings) -> None:
+def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> None:
     """Go on from where the state stands to the run's end.
 
     Raises:
@@ -94,7 +94,7 @@ class _Loop:
         state, schedule, around = self.state, self.schedule, self.around
         images, labels = around.batch(replica, step)
         rate = learning_rate(schedule.schedule, step, steps=schedule.steps, rate=schedule.rate)
-        train_step(state, images, labels, learning_rate=rate, autocast=around.autocast())
+        train_step(state, images, labels=labels, learning_rate=rate, autocast=around.autocast())
         ends = step == replica.steps.stop - 1
         last_of_episode = ends and replica.index == state.iterative.plan.replicas - 1
         numbers: dict[str, float] = {}

@@ -55,8 +55,8 @@ def units() -> dict[str, str]:
 def draw_figures(
     folder: Path,
     lines: Lines,
-    final: Evaluation,
     *,
+    final: Evaluation,
     title: str,
     class_names: Sequence[str],
     counts: Sequence[int],

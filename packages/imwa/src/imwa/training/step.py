@@ -12,8 +12,8 @@ from imwa.training.state import TrainingState
 def train_step(
     state: TrainingState,
     images: Tensor,
-    labels: Tensor,
     *,
+    labels: Tensor,
     learning_rate: float,
     autocast: AbstractContextManager[Any],
 ) -> None:
