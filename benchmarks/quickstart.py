@@ -6,7 +6,6 @@ from pathlib import Path
 
 from reproduce.runner import Reproduction, columns, rows
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.figures import table
 
 PACKAGES = ("layermatch", "imwa", "randommask")
 
@@ -20,21 +19,38 @@ def main(out: Path = Path("runs/quickstart")) -> int:
     except UserError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 2
-    print(f"\nQuickstart: what was measured here, in {time.monotonic() - began:.0f} s")
-    for reproduction, records in found:
-        print(f"\n{reproduction.package}: {reproduction.scale.note}")
-        print(table(columns(reproduction), rows(reproduction, records)))
-    print(
-        "\nEach row is one seed: it shows that the method runs on real data, and claims nothing about which arm is better."
-    )
-    print(
-        "cost: gradient evaluations in units of the first arm's. s: seconds of this run. Seeds and intervals: benchmarks/README.md."
-    )
-    print("\nFigures:")
+    print(f"\nMeasured here in {time.monotonic() - began:.0f} s, one seed a row\n")
+    print(one_table([(columns(reproduction), rows(reproduction, records)) for reproduction, records in found]))
+    print()
     for reproduction, _ in found:
-        for path in reproduction.figures():
-            print(f"  {path}")
+        print(f"{reproduction.package}: {reproduction.scale.note}")
+    print("A row of one seed shows that the method runs on real data, and claims nothing about which arm is better.")
+    print("cost: gradient evaluations in units of the first arm's. s: seconds. Several seeds: benchmarks/README.md.\n")
+    for folder in sorted({path.parent for reproduction, _ in found for path in reproduction.figures()}):
+        print(f"Figures in {folder}: {', '.join(sorted(path.name for path in folder.glob('*.png')))}")
     return 0
+
+
+def one_table(blocks: list[tuple[list[str], list[list[str]]]]) -> str:
+    """The blocks as one table: each with its own headings, all in the same columns, an empty line between them."""
+    count = max(len(headings) for headings, _ in blocks)
+    lines: list[list[str] | None] = []
+    for package, (headings, found) in zip(PACKAGES, blocks, strict=True):
+        # cost and seconds stay the last two columns of every block
+        spread = [[*line[:-2], *[""] * (count - len(line)), *line[-2:]] for line in [[package, *headings[1:]], *found]]
+        lines += [spread[0], None, *spread[1:], [""] * count]
+    widths = [max(len(line[index]) for line in lines if line is not None) for index in range(count)]
+
+    def text(line: list[str] | None) -> str:
+        if line is None:
+            return "  ".join("-" * width for width in widths)
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(text(line) for line in lines[:-1])
 
 
 if __name__ == "__main__":
