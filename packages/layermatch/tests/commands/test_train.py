@@ -301,6 +301,7 @@ ERRORS = [
     (["train", "digits", *QUICK, "--model", "squeezenet1_0"], "SqueezeNet has no torch.nn.Linear"),
     (["train", "digits", *QUICK, "--model", "vit_b_16"], "--model vit_b_16 cannot be trained on images of 8x8"),
     (["train", "digits", *QUICK, "--out", "taken"], "--out is taken, which already holds files"),
+    (["train", "nowhere", *FEW, "--out", "taken"], "--out is taken, which already holds files"),
     (["train", "--resume", "nowhere"], "nowhere is no folder"),
     (["train", "--resume", "notes"], "notes holds no config.json"),
     (["trian", "digits"], "train"),
@@ -324,6 +325,13 @@ def test_each_mistake_is_one_sentence_and_exit_code_2(argv, fragment, capsys, tm
     assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
     assert Path("taken/readme.txt").read_text() == "nothing to see"
+
+
+def test_an_absent_torchvision_is_named_with_its_pip_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert main(["train", "digits", *FEW, "--model", "resnet18"]) == 2
+    assert "pip install 'layermatch[vision]'" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_resume_refuses_what_would_change_the_result(capsys):
