@@ -232,6 +232,51 @@ def test_nested_state_asks_for_another_policy():
     run("local")
 
 
+class Odd(torch.optim.Optimizer):
+    """Keeps a None until its second step, a plain number, and state that belongs to no parameter."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+        self.state["seen"]["count"] = 0
+
+    def step(self, closure=None):
+        self.state["seen"]["count"] += 1
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            state.setdefault("last", None)
+            if "size" in state:
+                state["last"] = parameter.grad.clone()
+            state["size"] = parameter.grad.abs().max().item()
+            parameter.data -= 0.1 * parameter.grad
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("policy", ["average", "local", "reset"])
+def test_state_that_is_none_a_number_or_of_no_parameter(policy, steps):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    optimizer, sizes, counts = Odd(model.parameters()), [], []
+    iterative = IMWA(model, optimizer, replicas=2, episodes=1, steps=steps, optimizer_state=policy)
+    for replica in iterative:
+        counts.append(optimizer.state["seen"]["count"])
+        for _ in replica.steps:
+            optimizer.zero_grad()
+            model(torch.randn(4, 3, generator=replica.generator)).square().mean().backward()
+            optimizer.step()
+        sizes.append(optimizer.state[model.weight]["size"])
+        state = iterative.state_dict()
+    assert counts == [0, 0]
+    assert optimizer.state["seen"]["count"] == steps
+    assert optimizer.state[model.weight]["size"] == (sizes[0] if policy == "local" else (sizes[0] + sizes[1]) / 2)
+    assert (optimizer.state[model.weight]["last"] is None) == (steps == 1)
+    again = torch.nn.Linear(3, 2)
+    fresh = Odd(again.parameters())
+    resumed = IMWA(again, fresh, replicas=2, episodes=1, steps=steps, optimizer_state=policy)
+    resumed.load_state_dict(state)
+    assert fresh.state["seen"]["count"] == steps
+    assert fresh.state[again.weight]["size"] == sizes[1]
+
+
 def test_flat_names_and_back():
     _, optimizer = trained(torch.optim.Adam, lr=0.1)
     flat = flat_state(optimizer)
