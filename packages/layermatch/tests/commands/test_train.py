@@ -353,7 +353,7 @@ def test_resume_refuses_other_data_and_a_foreign_checkpoint(capsys):
     assert main([*options, "--out", "run"]) == 0
     picture(Path(data, "otter", "another.png"))
     assert main(["train", "--resume", "run"]) == 2
-    assert "are not those that run/split.json was drawn from" in capsys.readouterr().err
+    assert "are not what run/split.json was made from" in capsys.readouterr().err
     Path(data, "otter", "another.png").unlink()
     assert main([*options, "--seed", "1", "--out", "other"]) == 0
     for file in Path("run/checkpoints").iterdir():

@@ -1,9 +1,7 @@
 """From the options of `layermatch train` to everything that a run needs; refuses what cannot work, and writes nothing."""
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +22,7 @@ from layermatch.views.normalise import constants_on, measure
 from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.images import ImageSet, load_images
+from scarce_common_utils.images import ImageSet, data_name, load_images
 from scarce_common_utils.options import choose_device
 from scarce_common_utils.streams import stream
 from scarce_common_utils.subsets import few_labels
@@ -113,7 +111,14 @@ def build_job(config: "TrainConfig") -> Job:
         UserError: the data, the split, the model or the device cannot be used; the value and the mend are named.
     """
     device = choose_device(config.device)
-    training, test = read_images(config)
+    training, test = load_images(
+        config.data,
+        image_size=config.image_size,
+        test_share=config.test_share,
+        seed=config.seed,
+        download=config.download,
+        data_folder=config.data_folder,
+    )
     labelled = draw_labelled(config, training)
     config = resolved(config, side=max(training.images.shape[-2:]))
     split = build_split(config, classes=len(training.class_names), size=training.images.shape[1:])
@@ -138,11 +143,11 @@ def build_job(config: "TrainConfig") -> Job:
         unlabelled_ratio=config.unlabelled_ratio,
         with_unlabelled=state.criterion.needs_unlabelled,
     )
-    data_name = short_name(config.data or "")
+    name = data_name(config.data)
     return Job(
         config=config,
-        name=f"layermatch-{data_name}-{config.method}-seed-{config.seed}",
-        data_name=data_name,
+        name=f"layermatch-{name}-{config.method}-seed-{config.seed}",
+        data_name=name,
         training=training,
         test=replace(test, images=test.images.to(pixels), labels=test.labels.to(pixels)),
         split={
@@ -156,24 +161,6 @@ def build_job(config: "TrainConfig") -> Job:
         views=views,
         device=device,
     )
-
-
-def read_images(config: "TrainConfig") -> tuple[ImageSet, ImageSet]:
-    """Training and test images; test images without a label are left out."""
-    training, test = load_images(
-        config.data,
-        image_size=config.image_size,
-        test_share=config.test_share,
-        seed=config.seed,
-        download=config.download,
-        data_folder=config.data_folder,
-    )
-    known = test.labels >= 0
-    if not bool(known.any()):
-        raise UserError(
-            f"No image of {test.place} has a label, so nothing can be tested. Give a test part with labels."
-        )
-    return training, test if bool(known.all()) else test.take(known.nonzero().flatten())
 
 
 def draw_labelled(config: "TrainConfig", training: ImageSet) -> Tensor:
@@ -235,9 +222,3 @@ def build_plan(config: "TrainConfig") -> Plan:
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
     )
-
-
-def short_name(data: str) -> str:
-    """Name of the data for folders and records: letters, digits, dots and dashes."""
-    last = Path(data).name if Path(data).exists() else data.split(":")[-1]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"

@@ -4,7 +4,6 @@ Letters   K classes; sizes are (C, H, W): channels and pixels.
 """
 
 import copy
-import difflib
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from layermatch.classifier import SplitModel, split_classifier
 from layermatch.models.wide_resnet import PUBLISHED, published_wide_resnet, small_wide_resnet
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.image_sources import torchvision_model
 from scarce_common_utils.random_state import seed_random_state
 from scarce_common_utils.streams import stream_seed
 
@@ -33,28 +33,12 @@ def build_split(config: "TrainConfig", *, classes: int, size: torch.Size) -> Spl
     elif config.model in PUBLISHED:
         model = published_wide_resnet(config.model, classes, channels=channels)
     else:
-        model = torchvision_model(config.model, classes)
+        model = torchvision_model(config.model, classes, ours=("small", *PUBLISHED), package="layermatch")
     seed_random_state(stream_seed(config.seed, "dropout"))
     try:
         return split_classifier(model)
     except ValueError as error:
         raise UserError(f"--model {config.model} cannot be used: {error}") from error
-
-
-def torchvision_model(name: str, classes: int) -> nn.Module:
-    """One of torchvision's classifiers, without trained weights."""
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise UserError(
-            f"--model {name} needs the package torchvision, which is not installed: pip install 'layermatch[vision]'"
-        ) from error
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, "small", *PUBLISHED], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose small, {', '.join(PUBLISHED)} or a torchvision model."
-        raise UserError(f"--model is {name!r}, which is not known. {hint}")
-    return models.get_model(name, weights=None, num_classes=classes)
 
 
 def check_model(config: "TrainConfig", split: SplitModel, *, size: torch.Size) -> int:

@@ -5,22 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
-
 from layermatch import __version__
 from layermatch.commands.job import Job, build_job
 from layermatch.methods import METHODS
 from layermatch.training.loop import Outlets
 from layermatch.training.loop import train as train_loop
 from layermatch.training.report import LAST_EVALUATIONS, draw_figures, draw_views, final_numbers
-from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from scarce_common_utils.command_line import Option, plain_config, resumed_config
+from scarce_common_utils.checkpoints import save_checkpoint
+from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.records import Record
-from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+from scarce_common_utils.resumption import begin, check_split, load_newest, record_of, threads
+from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that other projects (USB, TorchSSL, FixMatch-pytorch) have for our options, for the error of an unknown option.
 HINTS = {
@@ -38,6 +36,18 @@ HINTS = {
     "net": "--model",
     "arch": "--model",
 }
+
+UNITS = {
+    "accuracy": "%",
+    "last_accuracy": "%",
+    "best_accuracy": "%",
+    "mask_rate": "share of the unlabelled images",
+    "pseudo_label_accuracy": "% of those used",
+    "pseudo_label_accuracy_all": "% of all",
+    "classifier_norm": "mean row norm",
+}
+# What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
+MAY_CHANGE = ("device", "download", "data_folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,51 +113,20 @@ class TrainConfig(RunOptions, ImageDataOptions):
 def train(config: TrainConfig) -> None:
     """Train an image classifier from few labels and many unlabelled images, and evaluate it."""
     began = time.monotonic()
-    run = None
-    if config.resume is not None:
-        run = RunFolder.reopen(config.resume, package="layermatch", command="train")
-        config = resumed_config(config, run.config, may_change=("device", "download", "data_folder"))
-    elif config.out is not None:
-        refuse_used_folder(config.out)
+    run, config = begin(config, package="layermatch", command="train", may_change=MAY_CHANGE)
     job = build_job(config)
     if run is None:
-        run = RunFolder.create(
-            config.out, default_name=job.name, package="layermatch", command="train", config=plain_config(job.config)
-        )
-        run.write_json("split.json", job.split)
-    else:
-        take_up(run, job)
-    before = torch.get_num_threads()
-    torch.set_num_threads(job.config.threads or before)
-    try:
+        options = plain_config(job.config)
+        run = RunFolder.create(config.out, default_name=job.name, package="layermatch", command="train", config=options)
+    check_split(run, job.split, place=job.training.place)
+    if config.resume is not None:
+        digest = run.digest
+        load_newest(run, lambda state: job.state.load_state_dict(state, digest=digest))
+        run.cut_metrics(job.state.step)
+        to_stderr(f"layermatch: goes on at step {job.state.step} of {job.plan.steps}")
+    with threads(job.config.threads):
         fit(run, job)
         finish(run, job, seconds=time.monotonic() - began)
-    finally:
-        torch.set_num_threads(before)
-
-
-def take_up(run: RunFolder, job: Job) -> None:
-    """Load the newest whole checkpoint of a run into the job, and drop the metrics that come after it.
-
-    Raises:
-        UserError: the data are no longer those of the run's split, or the checkpoint does not fit.
-    """
-    if not (run.path / "split.json").is_file():  # killed before its first step
-        run.write_json("split.json", job.split)
-    if run.read_json("split.json") != job.split:
-        raise UserError(
-            f"The labels of {job.training.place} are not those that {run.path / 'split.json'} was drawn from. "
-            "Bring the data back to what they were, or start a new run."
-        )
-    path = newest_checkpoint(run.checkpoints, to_stderr)
-    if path is not None:
-        try:
-            job.state.load_state_dict(load_checkpoint(path), digest=run.digest)
-        except (ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} does not fit this run: {reason} Start a new run.") from error
-    run.cut_metrics(job.state.step)
-    to_stderr(f"layermatch: goes on at step {job.state.step} of {job.plan.steps}")
 
 
 def fit(run: RunFolder, job: Job) -> None:
@@ -179,28 +158,17 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         run.figures, lines, title=title, confusion=final.confusion, class_names=job.training.class_names
     )
     figures.append(draw_views(run.figures / "views.png", job.example_views(), title=title))
-    run.write_result(
-        Record(
-            experiment=f"layermatch-{job.data_name}",
-            arm=job.config.method,
-            seed=job.config.seed,
-            numbers=numbers,
-            units={
-                "accuracy": "%",
-                "last_accuracy": "%",
-                "best_accuracy": "%",
-                "mask_rate": "share of the unlabelled images",
-                "pseudo_label_accuracy": "% of those used",
-                "pseudo_label_accuracy_all": "% of all",
-                "classifier_norm": "mean row norm",
-            },
-            digest=run.digest,
-            versions=versions("layermatch"),
-            seconds=seconds,
-            threads=torch.get_num_threads(),
-            device=str(job.device),
-        )
+    record = record_of(
+        run,
+        experiment=f"layermatch-{job.data_name}",
+        arm=job.config.method,
+        seed=job.config.seed,
+        numbers=numbers,
+        units=UNITS,
+        seconds=seconds,
+        device=job.device,
     )
+    run.write_result(record)
     print_summary(run, job, numbers=numbers, figures=figures)
 
 
