@@ -92,29 +92,29 @@ def test_own_widths_and_milestones(genome, tmp_path):
     assert [line["mask_width"] for line in metrics(out)] == [3] * 6 + [8] * 6
 
 
-DIE_AFTER_5 = """
+DIE_AFTER_7 = """
 import os, sys
 from randommask.commands import main
-import randommask.training.pretraining as pretraining
-adopt = pretraining.adopt_folder
-def die_after(*args, step, **options):
-    adopt(*args, step=step, **options)
-    if step == 5:
+from scarce_common_utils.run_folder import RunFolder
+log = RunFolder.log
+def die_after(self, step, **numbers):
+    log(self, step, **numbers)
+    if step == 7:
         os.kill(os.getpid(), 9)
-pretraining.adopt_folder = die_after
+RunFolder.log = die_after
 main(sys.argv[1:])
 """
 
 
 @pytest.fixture(scope="module")
 def whole_and_killed(tmp_path_factory):
-    """A run that was let be, and one that was killed just after its checkpoint of step 5."""
+    """A run that was let be, and one that was killed three steps and lines after its checkpoint of step 5."""
     folder = tmp_path_factory.mktemp("runs")
     genome = folder / "g.fa"
     genome.write_text("".join(f">r{i}\n{dna(400, i)}\n" for i in range(12)))
     words = ["pretrain", str(genome), *QUICK, "--accumulation", "2", "--dropout", "0.1", "--checkpoint-every", "5"]
     assert main([*words, "--out", str(folder / "whole")]) == 0
-    line = [sys.executable, "-c", DIE_AFTER_5, *words, "--out", str(folder / "killed")]
+    line = [sys.executable, "-c", DIE_AFTER_7, *words, "--out", str(folder / "killed")]
     assert subprocess.run(line, capture_output=True, check=False).returncode == -9
     return folder / "whole", folder / "killed"
 
@@ -126,6 +126,7 @@ def test_resume_ends_with_the_same_bits(whole_and_killed, tmp_path, workers):
     shutil.copytree(killed, cut)
     assert [path.name for path in (cut / "checkpoints").glob("step-*")] == ["step-00000005"]
     assert not (cut / "result.json").exists()
+    assert len(metrics(cut)) == 8
     assert main(["pretrain", "--resume", str(cut), "--workers", str(workers)]) == 0
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(first[name], second[name]) for name in first)
