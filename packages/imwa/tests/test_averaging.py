@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imwa import average_models, average_state_dicts
-from imwa.averaging import ReplicaSum
+from imwa.replica_sum import ReplicaSum
 from reference.mean import slow_mean
 
 

@@ -11,13 +11,21 @@ Source    open in IMWA (arXiv 2404.16331); all three are readings of ours. Delet
           used (it casts a float32 momentum of a bf16 parameter to bf16): state is written in place.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from imwa.averaging import copy_each
 from imwa.trees import copy_state, flatten, map_leaves
 
 POLICIES = ("average", "local", "reset")
+
+
+class _Pairs(NamedTuple):
+    """Live tensors and the values that they are to hold."""
+
+    targets: list[torch.Tensor]
+    values: list[torch.Tensor]
 
 
 def take_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -39,8 +47,10 @@ def load_groups(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) 
             f"The optimizer has {len(optimizer.param_groups)} param_groups, and the episode started with {len(groups)}. "
             "Replicas share one start, so add every group before the loop (with a learning rate of 0 until it is used)."
         )
+    pairs = _Pairs([], [])
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
-        _write_mapping(group, saved, keep=("params",))
+        _write_mapping(group, saved, pairs=pairs, keep=("params",))
+    copy_each(*pairs)
 
 
 def take_state(optimizer: torch.optim.Optimizer, *, copied: bool = True) -> dict[str, Any]:
@@ -54,6 +64,7 @@ def take_state(optimizer: torch.optim.Optimizer, *, copied: bool = True) -> dict
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Make the optimizer's per-parameter state this one: written in place, missing entries created, others deleted."""
+    pairs = _Pairs([], [])
     for key, owner, group in _owners(optimizer, more=state):
         saved = state.get(key)
         if saved is None:
@@ -61,8 +72,9 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
             continue
         device = owner.device if isinstance(owner, torch.Tensor) else None
         on_device = bool(group.get("capturable") or group.get("fused"))
-        placed = map_leaves(saved, lambda path, leaf: _place(path, leaf, device, on_device))  # noqa: B023 (used at once)
-        _write_mapping(optimizer.state[owner], placed)
+        placed = map_leaves(saved, lambda path, leaf: _place(path, leaf, device=device, step_on_device=on_device))  # noqa: B023 (used at once)
+        _write_mapping(optimizer.state[owner], placed, pairs=pairs)
+    copy_each(*pairs)
 
 
 def flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -103,15 +115,15 @@ def _owners(
     return owners + [(key, owner, {}) for key, owner in named.items()]
 
 
-def _place(path: str, leaf: Any, device: torch.device | None, step_on_device: bool) -> Any:
+def _place(path: str, leaf: Any, *, device: torch.device | None, step_on_device: bool) -> Any:
     """Where torch keeps state: on the parameter's device, but Adam's `step` on the CPU unless fused or capturable."""
     if not isinstance(leaf, torch.Tensor) or device is None or (is_counter(path) and not step_on_device):
         return leaf
-    return leaf.to(device)
+    return leaf if leaf.device == device else leaf.to(device)
 
 
-@torch.no_grad()
-def _write_mapping(live: dict[Any, Any], saved: dict[Any, Any], *, keep: tuple[str, ...] = ()) -> None:
+def _write_mapping(live: dict[Any, Any], saved: dict[Any, Any], *, pairs: _Pairs, keep: tuple[str, ...] = ()) -> None:
+    """Make `live` hold what `saved` holds; tensors of the same form are put into `pairs`, to be copied in place."""
     for name in [name for name in live if name not in saved and name not in keep]:
         del live[name]
     for name, value in saved.items():
@@ -119,6 +131,7 @@ def _write_mapping(live: dict[Any, Any], saved: dict[Any, Any], *, keep: tuple[s
         if not isinstance(current, torch.Tensor) or not isinstance(value, torch.Tensor):
             live[name] = copy_state(value)
         elif current.shape == value.shape and current.dtype == value.dtype:
-            current.copy_(value)
+            pairs.targets.append(current)
+            pairs.values.append(value)
         else:
             live[name] = copy_state(value)

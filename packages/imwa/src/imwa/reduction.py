@@ -9,8 +9,8 @@ InTurn    all replicas train in this process, one after the other; the sums are 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from imwa.averaging import ReplicaSum
 from imwa.optimizer_state import is_counter
+from imwa.replica_sum import ReplicaSum
 from imwa.snapshot import MODEL, OPTIMIZER, merge_carried
 
 
