@@ -25,11 +25,12 @@ METHODS = ("layermatch", "imwa", "randommask")
 PACKAGES = {"common-utils": "scarce_common_utils", **{method: method for method in METHODS}}  # folder -> module
 EXTRAS = {
     "common-utils": "images,figures,vision,hf",
-    "layermatch": "vision,hf",
+    "layermatch": "vision,hf,lightning",
     "imwa": "vision,hf",
     "randommask": "hf",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+EXAMPLES_NEED = {"imwa": ("accelerate",)}  # what an example shows beside the package, which does not need it
 
 
 @nox.session
@@ -53,7 +54,7 @@ def quickstart(session: nox.Session) -> None:
 @nox.parametrize("package", list(PACKAGES), ids=list(PACKAGES))
 def tests(session: nox.Session, package: str) -> None:
     """Run the tests of each package in an environment of its own, over its wheel."""
-    install(session, package, extras=EXTRAS[package], tools=TEST_TOOLS)
+    install(session, package, extras=EXTRAS[package], tools=(*TEST_TOOLS, *EXAMPLES_NEED.get(package, ())))
     assert_installed(session, package)
     with session.chdir(ROOT / "packages" / package):
         session.run("python", "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env={"HF_HUB_OFFLINE": "1"})
@@ -193,7 +194,7 @@ def requirement(folder: str, extras: str) -> str:
 def declared_requirements(folder: str) -> list[str]:
     """What a package's pyproject.toml asks for, with the extras that its tests use, the sibling apart."""
     project = nox.project.load_toml(ROOT / "packages" / folder / "pyproject.toml")["project"]
-    extras = (line for extra in EXTRAS[folder].split(",") for line in project["optional-dependencies"][extra])
+    extras = (line for extra in EXTRAS[folder].split(",") if extra for line in project["optional-dependencies"][extra])
     return [line for line in (*project["dependencies"], *extras) if not line.startswith("scarce-")]
 
 
@@ -206,7 +207,9 @@ def install(session: nox.Session, *folders: str, extras: str = "", tools: tuple[
     """Install wheels, their dependencies within the constraints, and tools, in one call."""
     unset_slow(session)
     chosen = with_sibling(*folders)
-    known = {folder: ",".join(sorted(set(extras.split(",")) & set(EXTRAS[folder].split(",")))) for folder in chosen}
+    known = {
+        folder: ",".join(sorted(set(extras.split(",")) & set(EXTRAS[folder].split(",")) - {""})) for folder in chosen
+    }
     wanted = [requirement(folder, known[folder] if folder in folders else "") for folder in chosen]
     session.install("-c", str(CONSTRAINTS), *wanted, *tools)
     # The same version with new content would count as installed, and old code would be tested.
