@@ -70,10 +70,7 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         if saved is None:
             optimizer.state.pop(owner, None)
             continue
-        device = owner.device if isinstance(owner, torch.Tensor) else None
-        on_device = bool(group.get("capturable") or group.get("fused"))
-        placed = map_leaves(saved, lambda path, leaf: _place(path, leaf, device=device, step_on_device=on_device))  # noqa: B023 (used at once)
-        _write_mapping(optimizer.state[owner], placed, pairs=pairs)
+        _write_mapping(optimizer.state[owner], _placed(saved, owner, group=group), pairs=pairs)
     copy_each(*pairs)
 
 
@@ -115,11 +112,17 @@ def _owners(
     return owners + [(key, owner, {}) for key, owner in named.items()]
 
 
-def _place(path: str, leaf: Any, *, device: torch.device | None, step_on_device: bool) -> Any:
+def _placed(saved: dict[str, Any], owner: Any, *, group: dict[str, Any]) -> dict[str, Any]:
     """Where torch keeps state: on the parameter's device, but Adam's `step` on the CPU unless fused or capturable."""
-    if not isinstance(leaf, torch.Tensor) or device is None or (is_counter(path) and not step_on_device):
-        return leaf
-    return leaf if leaf.device == device else leaf.to(device)
+    if not isinstance(owner, torch.Tensor):
+        return saved
+    device, step_too = owner.device, bool(group.get("capturable") or group.get("fused"))
+
+    def place(path: str, leaf: Any) -> Any:
+        elsewhere = isinstance(leaf, torch.Tensor) and leaf.device != device
+        return leaf.to(device) if elsewhere and (step_too or not is_counter(path)) else leaf
+
+    return map_leaves(saved, place)
 
 
 def _write_mapping(live: dict[Any, Any], saved: dict[Any, Any], *, pairs: _Pairs, keep: tuple[str, ...] = ()) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+_UNCHANGING = (int, float, str, type(None))
+
 
 def map_leaves(tree: Any, change: Callable[[str, Any], Any], *, path: str = "") -> Any:
     """The same tree with every leaf replaced by `change(path, leaf)`; dictionaries, lists and tuples are new."""
@@ -35,11 +37,15 @@ def rebuild(template: Any, leaves: Mapping[str, Any]) -> Any:
 
 def copy_state(tree: Any) -> Any:
     """Deep copy that shares nothing: tensors cloned and detached on their device, other leaves copied by python."""
-    return map_leaves(tree, lambda _, leaf: _copy_leaf(leaf))
-
-
-def _copy_leaf(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else copy.deepcopy(leaf)
+    if isinstance(tree, torch.Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, _UNCHANGING):
+        return tree
+    if type(tree) in (dict, OrderedDict):
+        return type(tree)((key, copy_state(value)) for key, value in tree.items())
+    if type(tree) in (list, tuple):
+        return type(tree)([copy_state(value) for value in tree])
+    return copy.deepcopy(tree)
 
 
 def _join(path: str, key: object) -> str:

@@ -411,7 +411,7 @@ def test_data_that_changed_under_a_run_are_refused(pictures, tmp_path, capsys):
     numpy.savez(data, **arrays)
     capsys.readouterr()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2
-    assert "are not those that" in capsys.readouterr().err
+    assert "split.json was made from" in capsys.readouterr().err
 
 
 def test_a_diverged_run_is_named_and_keeps_its_last_checkpoint(pictures, tmp_path, capsys):

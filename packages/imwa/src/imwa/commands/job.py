@@ -1,13 +1,10 @@
 """From the options of `imwa train` to everything that a run needs; refuses what cannot work, and writes nothing."""
 
 import copy
-import difflib
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +18,8 @@ from imwa.training.evaluation import Evaluation, evaluate
 from imwa.training.loop import Schedule
 from imwa.training.state import TrainingState
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.images import ImageSet, count_by_class, load_images
+from scarce_common_utils.image_sources import torchvision_model
+from scarce_common_utils.images import ImageSet, count_by_class, data_name, load_images
 from scarce_common_utils.options import choose_device
 from scarce_common_utils.random_state import seed_random_state
 from scarce_common_utils.streams import stream, stream_seed
@@ -114,7 +112,14 @@ def build_job(config: "TrainConfig") -> Job:
         UserError: the data, the imbalance, the model or the device cannot be used; the value and the mend are named.
     """
     device = choose_device(config.device)
-    everything, test = _read_images(config)
+    everything, test = load_images(
+        config.data,
+        image_size=config.image_size,
+        test_share=config.test_share,
+        seed=config.seed,
+        download=config.download,
+        data_folder=config.data_folder,
+    )
     places, ranks = draw_long_tail(config, everything)
     training = everything.take(places)
     config = resolved(config, side=max(training.images.shape[-2:]))
@@ -123,7 +128,7 @@ def build_job(config: "TrainConfig") -> Job:
     # Pixel work needs numbers that MPS does not have.
     pixels = torch.device("cpu") if device.type == "mps" else device
     mean, deviation = pixel_constants(training.images)
-    data_name = short_name(config.data or "")
+    short_name = data_name(config.data)
     split = {
         "seed": config.seed,
         "imbalance": config.imbalance,
@@ -133,8 +138,8 @@ def build_job(config: "TrainConfig") -> Job:
     }
     return Job(
         config=config,
-        name=f"imwa-{data_name}-{config.method}-seed-{config.seed}",
-        data_name=data_name,
+        name=f"imwa-{short_name}-{config.method}-seed-{config.seed}",
+        data_name=short_name,
         training=replace(training, images=training.images.to(pixels), labels=training.labels.to(pixels)),
         test=replace(test, images=test.images.to(pixels)),
         counts=count_by_class(training.labels, len(training.class_names)),
@@ -193,29 +198,6 @@ def plan_of(config: "TrainConfig") -> tuple[int, int]:
     return values[replicas], min(values[episodes], config.steps)
 
 
-def short_name(data: str) -> str:
-    """Name of the data for folders and records: letters, digits, dots and dashes."""
-    last = Path(data).name if Path(data).exists() else data.split(":")[-1]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"
-
-
-def _read_images(config: "TrainConfig") -> tuple[ImageSet, ImageSet]:
-    training, test = load_images(
-        config.data,
-        image_size=config.image_size,
-        test_share=config.test_share,
-        seed=config.seed,
-        download=config.download,
-        data_folder=config.data_folder,
-    )
-    known = test.labels >= 0
-    if not bool(known.any()):
-        raise UserError(
-            f"No image of {test.place} has a label, so nothing can be tested. Give a test part with labels."
-        )
-    return training, test if bool(known.all()) else test.take(known.nonzero().flatten())
-
-
 def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, int]:
     """The model by name, weights drawn from the stream "init", and the number of channels that it takes.
 
@@ -227,26 +209,10 @@ def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, 
     if config.model in OURS:
         model: nn.Module = OURS[config.model](classes, channels=channels)
     else:
-        model, channels = _torchvision_model(config.model, classes), 3
+        model, channels = torchvision_model(config.model, classes, ours=tuple(OURS), package="imwa"), 3
     _try_model(model, config, channels=channels, size=tuple(training.images.shape[-2:]))
     seed_random_state(stream_seed(config.seed, "dropout"))
     return model, channels
-
-
-def _torchvision_model(name: str, classes: int) -> nn.Module:
-    """One of torchvision's classifiers, without trained weights."""
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise UserError(
-            f"--model {name} needs the package torchvision, which is not installed: pip install 'imwa[vision]'"
-        ) from error
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, [*known, *OURS], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose {', '.join(OURS)} or a torchvision model."
-        raise UserError(f"--model is {name!r}, which is not known. {hint}")
-    return models.get_model(name, weights=None, num_classes=classes)
 
 
 def _try_model(model: nn.Module, config: "TrainConfig", *, channels: int, size: tuple[int, ...]) -> None:

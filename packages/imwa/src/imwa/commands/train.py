@@ -5,20 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
-
 from imwa import __version__
 from imwa.commands.job import Job, build_job, plan_of
 from imwa.training.loop import Surroundings
 from imwa.training.loop import train as train_loop
 from imwa.training.report import averages, draw_figures, final_numbers, summary, units
-from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from scarce_common_utils.command_line import Option, plain_config, resumed_config
+from scarce_common_utils.checkpoints import save_checkpoint
+from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.records import Record
-from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+from scarce_common_utils.resumption import begin, check_split, load_newest, record_of, threads
+from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that other projects have for our options, for the error of an unknown option.
 HINTS = {
@@ -35,6 +33,8 @@ HINTS = {
     "total_steps": "--steps",
     "algorithm": "--method",
 }
+# What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
+MAY_CHANGE = ("device", "download", "data_folder", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +122,7 @@ class TrainConfig(RunOptions, ImageDataOptions):
 def train(config: TrainConfig) -> None:
     """Train an image classifier by iterated weight averaging, or one of its controls, and evaluate it by class."""
     began = time.monotonic()
-    run = None
-    if config.resume is not None:
-        run = RunFolder.reopen(config.resume, package="imwa", command="train")
-        config = resumed_config(
-            config, run.config, may_change=("device", "download", "data_folder", "checkpoint_every")
-        )
-    elif config.out is not None:
-        refuse_used_folder(config.out)
+    run, config = begin(config, package="imwa", command="train", may_change=MAY_CHANGE)
     job = build_job(config)
     if config.method == "imwa" and config.episodes > config.steps:
         to_stderr(
@@ -138,40 +131,15 @@ def train(config: TrainConfig) -> None:
     if run is None:
         options = plain_config(job.config)
         run = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
-        run.write_json("split.json", job.split)
-    else:
-        take_up(run, job)
-    before = torch.get_num_threads()
-    torch.set_num_threads(job.config.threads or before)
-    try:
+    check_split(run, job.split, place=job.training.place)
+    if config.resume is not None:
+        digest = run.digest
+        load_newest(run, lambda state: job.state.load_state_dict(state, digest=digest))
+        run.cut_metrics(job.state.done)
+        to_stderr(f"imwa: goes on at step {job.state.done} of {job.replicas * job.schedule.steps}")
+    with threads(job.config.threads):
         fit(run, job)
         finish(run, job, seconds=time.monotonic() - began)
-    finally:
-        torch.set_num_threads(before)
-
-
-def take_up(run: RunFolder, job: Job) -> None:
-    """Load the newest whole checkpoint of a run into the job, and drop the metrics that come after it.
-
-    Raises:
-        UserError: the data are no longer those of the run's split, or the checkpoint does not fit.
-    """
-    if not (run.path / "split.json").is_file():  # killed before its first step
-        run.write_json("split.json", job.split)
-    if run.read_json("split.json") != job.split:
-        raise UserError(
-            f"The labels of {job.training.place} are not those that {run.path / 'split.json'} was drawn from. "
-            "Bring the data back to what they were, or start a new run."
-        )
-    path = newest_checkpoint(run.checkpoints, to_stderr)
-    if path is not None:
-        try:
-            job.state.load_state_dict(load_checkpoint(path), digest=run.digest)
-        except (ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} does not fit this run: {reason} Start a new run.") from error
-    run.cut_metrics(job.state.done)
-    to_stderr(f"imwa: goes on at step {job.state.done} of {job.replicas * job.schedule.steps}")
 
 
 def fit(run: RunFolder, job: Job) -> None:
@@ -208,20 +176,17 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         "by_class.json",
         {name: {"training": n, "accuracy": by_class[name]} for name, n in zip(names, job.counts, strict=True)},
     )
-    run.write_result(
-        Record(
-            experiment=f"imwa-{job.data_name}",
-            arm=job.config.method,
-            seed=job.config.seed,
-            numbers=numbers,
-            units=units(),
-            digest=run.digest,
-            versions=versions("imwa"),
-            seconds=seconds,
-            threads=torch.get_num_threads(),
-            device=str(job.device),
-        )
+    record = record_of(
+        run,
+        experiment=f"imwa-{job.data_name}",
+        arm=job.config.method,
+        seed=job.config.seed,
+        numbers=numbers,
+        units=units(),
+        seconds=seconds,
+        device=job.device,
     )
+    run.write_result(record)
     print_summary(run.path, job, numbers, figures, taken=len(averages(lines)) if job.replicas > 1 else 0)
 
 
