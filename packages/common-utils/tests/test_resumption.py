@@ -11,7 +11,7 @@ from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import RunOptions
-from scarce_common_utils.resumption import begin, check_split, load_newest, record_of, threads
+from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
 from scarce_common_utils.run_folder import RunFolder
 
 KIND = {"package": "scarce-common-utils", "command": "train"}
@@ -87,3 +87,15 @@ def test_threads_come_back_and_the_record_holds_where_it_ran(tmp_path):
     assert (record.threads, record.device, record.digest) == (1, "cpu", run.digest)
     with threads(None):
         assert torch.get_num_threads() == before
+
+
+def test_the_last_lines_name_everything_that_was_made(tmp_path):
+    run = make(tmp_path / "run", Config())
+    assert closing_lines(
+        run, seed=3, figures=[run.figures / "a.png", run.figures / "b.png"], model=True
+    ).splitlines() == [
+        "One seed (3) says little.",
+        f"Figures: a.png, b.png in {tmp_path / 'run' / 'figures'}",
+        f"Model: {tmp_path / 'run' / 'model'}",
+        f"Run folder: {tmp_path / 'run'}",
+    ]

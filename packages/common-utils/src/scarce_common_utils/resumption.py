@@ -7,8 +7,9 @@ check_split(run, split, place=...)                                              
 load_newest(run, state.load_state_dict)                                                   the newest whole checkpoint
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -120,3 +121,13 @@ def record_of(
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     )
+
+
+def closing_lines(run: RunFolder, *, seed: int, figures: Sequence[Path], model: bool = False) -> str:
+    """The last lines that every command prints: how little one seed says, the figures, the model, the run folder."""
+    lines = [f"One seed ({seed}) says little."]
+    if figures:
+        lines.append(f"Figures: {', '.join(path.name for path in figures)} in {run.figures}")
+    if model:
+        lines.append(f"Model: {run.model}")
+    return "\n".join([*lines, f"Run folder: {run.path}"])

@@ -15,7 +15,7 @@ from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.resumption import begin, check_split, load_newest, record_of, threads
+from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that other projects have for our options, for the error of an unknown option.
@@ -187,10 +187,12 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         device=job.device,
     )
     run.write_result(record)
-    print_summary(run.path, job, numbers, figures, taken=len(averages(lines)) if job.replicas > 1 else 0)
+    print_summary(run, job, numbers, figures, taken=len(averages(lines)) if job.replicas > 1 else 0)
 
 
-def print_summary(folder: Path, job: Job, numbers: dict[str, float | None], figures: list[Path], *, taken: int) -> None:
+def print_summary(
+    run: RunFolder, job: Job, numbers: dict[str, float | None], figures: list[Path], *, taken: int
+) -> None:
     """The short table at the end, what it says, and where everything lies."""
     steps = job.schedule.steps
     print(
@@ -199,10 +201,8 @@ def print_summary(folder: Path, job: Job, numbers: dict[str, float | None], figu
         )
     )
     print(
-        f"{len(job.training)} training images ({max(job.counts)} to {min(job.counts)} a class), {len(job.test)} test images. "
-        f"One seed ({job.config.seed}) says little."
+        f"{len(job.training)} training images ({max(job.counts)} to {min(job.counts)} a class), {len(job.test)} test images."
     )
     if plan_of(job.config)[0] > 1:
         print("Compare with --method single at as many steps as the cost: that is the same budget in one run.")
-    print(f"Figures: {', '.join(path.name for path in figures)} in {folder / 'figures'}")
-    print(f"Run folder: {folder}")
+    print(closing_lines(run, seed=job.config.seed, figures=figures))

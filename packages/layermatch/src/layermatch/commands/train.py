@@ -17,7 +17,7 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.resumption import begin, check_split, load_newest, record_of, threads
+from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that other projects (USB, TorchSSL, FixMatch-pytorch) have for our options, for the error of an unknown option.
@@ -187,8 +187,6 @@ def print_summary(run: RunFolder, job: Job, *, numbers: dict[str, float | None],
     print(table(["method", "labels", "steps", "accuracy %", "best %", "used %", "of these right %"], [row]))
     print(
         f"accuracy: mean of the last {LAST_EVALUATIONS} evaluations of the averaged model on {len(job.test)} test images; "
-        f"best: the largest of all.\nused: unlabelled images above the threshold, in the last fifth. One seed "
-        f"({job.config.seed}) says little."
+        f"best: the largest of all.\nused: unlabelled images above the threshold, in the last fifth."
     )
-    print(f"Figures: {', '.join(path.name for path in figures)} in {run.figures}")
-    print(f"Run folder: {run.path}")
+    print(closing_lines(run, seed=job.config.seed, figures=figures))

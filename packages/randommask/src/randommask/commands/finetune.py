@@ -18,7 +18,7 @@ from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import begin, check_split, record_of, threads
+from scarce_common_utils.resumption import begin, check_split, closing_lines, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that DNABERT-2's train.py and DNABERT's run_finetune.py have for our options, for the error of an unknown option.
@@ -322,6 +322,5 @@ def _report(
         if f"mcc_{name}_regression" in numbers:
             rows.append([label, f"{numbers[f'mcc_{name}_regression']:.3f}"])
     print("\n" + table(["whole test set", "MCC"], rows))
-    print(f"\nOne seed.\nRun folder: {run.path}\nModel:      {run.model} (lowest dev loss)")
-    for figure in figures:
-        print(f"Figure:     {figure}")
+    print("The model kept is that of the lowest dev loss.")
+    print(closing_lines(run, seed=config.seed, figures=figures, model=True))

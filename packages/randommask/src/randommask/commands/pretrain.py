@@ -19,7 +19,7 @@ from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import begin, check_split, record_of, threads
+from scarce_common_utils.resumption import begin, check_split, closing_lines, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that DNABERT, transformers' run_mlm.py and ProkBERT have for our options, for the error of an unknown option.
@@ -329,10 +329,8 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
             [[row.width, row.loss, row.floor, row.ceiling, 100 * row.masked_share] for row in rows],
         )
     )
-    print("\nfloor: of a perfect model on random bases; ceiling: of k-mer frequencies alone.")
-    print(f"Run folder: {run.path}\nModel:      {run.model}")
-    for figure in figures:
-        print(f"Figure:     {figure}")
+    print("floor: of a perfect model on random bases; ceiling: of k-mer frequencies alone.")
+    print(closing_lines(run, seed=config.seed, figures=figures, model=True))
 
 
 def _evenly(windows: GenomeWindows, most: int) -> list[Any]:
