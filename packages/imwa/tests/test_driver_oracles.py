@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imwa import IMWA
+from imwa.averaging import module_tensors
 from reference.toy import OPTIMIZERS, Set, data, net, plain_run, replica_stream, set_globals, twin
 
 STEPS = 24
@@ -310,6 +311,7 @@ def test_o19_ties_identity_and_frozen_parameters():
             optimizer.step()
         ends.append(model.first.weight.detach().clone())
     assert model.second.weight is model.first.weight
+    assert "second.weight" not in module_tensors(model)  # averaged once, under its first name
     assert identity == [id(parameter) for parameter in model.parameters()]
     assert all(torch.equal(model.state_dict()[name], value) for name, value in still.items())
     assert torch.equal(average[-1], ((ends[-3] + ends[-2]) + ends[-1]) / 3)

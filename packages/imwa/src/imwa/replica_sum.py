@@ -229,7 +229,7 @@ def _nan_flags(values: list[torch.Tensor]) -> list[bool]:
     if values[0].is_complex() or values[0].element_size() == 1:
         return torch.stack([torch.isnan(_widened(value)).any() for value in values]).tolist()
     largest = torch._foreach_max(values)  # pyright: ignore[reportPrivateImportUsage] (few launches for all)
-    return [False] * len(values)
+    return torch.isnan(torch.stack(list(largest))).tolist()
 
 
 def _read_flags(flags: list[Any]) -> list[bool]:
