@@ -30,6 +30,8 @@ EXTRAS = {
     "randommask": "hf",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+# No hub is asked, and small tensors are slower on several threads than on one.
+TEST_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 EXAMPLES_NEED = {"imwa": ("accelerate",)}  # what an example shows beside the package, which does not need it
 
 
@@ -57,7 +59,7 @@ def tests(session: nox.Session, package: str) -> None:
     install(session, package, extras=EXTRAS[package], tools=(*TEST_TOOLS, *EXAMPLES_NEED.get(package, ())))
     assert_installed(session, package)
     with session.chdir(ROOT / "packages" / package):
-        session.run("python", "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env={"HF_HUB_OFFLINE": "1"})
+        session.run("python", "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"], reuse_venv=False)
@@ -102,7 +104,7 @@ def minimums(session: nox.Session, package: str) -> None:
     wheels = [requirement(folder, "") for folder in with_sibling(package)]
     session.install("--resolution", "lowest-direct", *wheels, *declared, *TEST_FLOORS)
     with session.chdir(ROOT / "packages" / package):
-        session.run("python", "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env={"HF_HUB_OFFLINE": "1"})
+        session.run("python", "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env=TEST_ENVIRONMENT)
 
 
 @nox.session(requires=["build"], venv_backend="none")
@@ -280,5 +282,5 @@ def cross_one(session: nox.Session, python: str, version: str, package: str) -> 
         external=True,
     )
     with session.chdir(ROOT / "packages" / package):
-        env = {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        env = {**TEST_ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": ""}
         session.run(interpreter, "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env=env, external=True)
