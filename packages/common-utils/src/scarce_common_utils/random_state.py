@@ -17,7 +17,7 @@ def capture_random_state() -> dict[str, Any]:
     kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)  # noqa: NPY002 (the global one is meant)
     return {
         "python": (version, tuple(internal), gauss),
-        "numpy": (str(kind), keys.tolist(), int(position), int(has_gauss), float(cached)),
+        "numpy": (str(kind), numpy.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)),
         "torch": torch.get_rng_state(),
         "cuda": [state.cpu() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else [],
     }
