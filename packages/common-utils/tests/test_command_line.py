@@ -64,7 +64,7 @@ def test_values_reach_the_dataclass_and_given_says_which_were_written(run):
     ("words", "sentence"),
     [
         (("train", "--stpes", "5"), "Unknown option: --stpes. Did you mean --steps?"),
-        (("train", "--zzzqq", "5"), "Unknown option: --zzzqq. See `train --help`."),
+        (("train", "--zzzqq", "5"), "Unknown option: --zzzqq. See `layermatch train --help`."),
         (("train", "--p-cutoff", "0.9"), "Unknown option: --p-cutoff. Here it is called --threshold."),
         (("train", "--p_cutoff", "0.9"), "Here it is called --threshold."),
         (("train", "--steps", "0"), 'Invalid value "0" for --steps. Must be >= 1.'),
@@ -72,7 +72,7 @@ def test_values_reach_the_dataclass_and_given_says_which_were_written(run):
         (("train", "--steps"), "--steps requires an argument"),
         (("train", "--method", "fixmach"), 'Did you mean "fixmatch"?'),
         (("trian",), 'Did you mean "train"?'),
-        (("train", "digits", "more"), "'more'"),
+        (("train", "digits", "more"), "layermatch: 'more' was not expected here. See `layermatch train --help`."),
         (("train", "--steps", "13"), "steps is 13, and 13 is refused here."),
         (("train", "--seed", "-1"), 'Invalid value "-1" for --seed'),
     ],
@@ -112,7 +112,7 @@ def test_a_stopped_command_says_so_and_ends_with_130(capsys):
         raise KeyboardInterrupt
 
     assert run_commands("x", "0", {"train": Command(stopped, TrainConfig)}, ["train"]) == 130
-    assert "can be resumed" in capsys.readouterr().err
+    assert "goes on from its last checkpoint" in capsys.readouterr().err
 
 
 def test_resume_takes_the_stored_options_and_refuses_another_value(run):
@@ -133,8 +133,23 @@ def test_resume_takes_the_stored_options_and_refuses_another_value(run):
         resumed_config(config, {**stored, "colour": 1})
 
 
+def test_a_resume_works_from_another_folder(run, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "a.fa").touch()
+    monkeypatch.chdir(tmp_path)
+    stored = plain_config(TrainConfig(data="photos"))
+    assert stored["data"] == str(tmp_path / "photos")
+    assert resumed_config(run("train", "photos")[1], stored).data == str(tmp_path / "photos")
+    genome = plain_config(PretrainConfig(genome=("a.fa", "absent.fa")))["genome"]
+    assert genome == [str(tmp_path / "a.fa"), "absent.fa"]
+    monkeypatch.chdir("/")
+    assert resumed_config(run("train")[1], stored).data == str(tmp_path / "photos")
+
+
 def test_devices():
     assert choose_device("cpu").type == "cpu"
-    for name in ("cuda:99", "gpu"):
+    with pytest.raises(UserError, match=r"'gpu', which is no device\. Choose cpu, cuda"):
+        choose_device("gpu")
+    for name in ("cuda:99", "xpu:99"):
         with pytest.raises(UserError, match=name):
             choose_device(name)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scarce_common_utils import image_sources
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sources import torchvision_model
 from scarce_common_utils.images import count_by_class, data_name, load_images
@@ -183,6 +184,27 @@ def test_torchvision_models_by_name():
         torchvision_model("resnet81", 3, ours=("small",), package="imwa")
     with pytest.raises(UserError, match="Choose small or a torchvision model"):
         torchvision_model("zzz", 3, ours=("small",), package="imwa")
+
+
+def test_a_torchvision_that_is_absent_or_does_not_load_is_told_apart(monkeypatch):
+    monkeypatch.setattr(image_sources, "_is_installed", lambda name: False)
+    with pytest.raises(UserError, match=r"pip install 'imwa\[vision\]'"):
+        torchvision_model("resnet18", 3, ours=("wrn-28-2",), package="imwa")
+    with pytest.raises(UserError, match=r"'wrn-29-2', which is not known\. Did you mean wrn-28-2"):
+        torchvision_model("wrn-29-2", 3, ours=("wrn-28-2",), package="imwa")
+
+    def fail(name):
+        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(image_sources.importlib, "import_module", fail)
+    monkeypatch.setattr(image_sources, "_is_installed", lambda name: True)
+    with pytest.raises(
+        UserError, match=r"\(operator torchvision::nms does not exist\)\. It was probably built for another torch"
+    ):
+        torchvision_model("resnet18", 3, ours=("small",), package="imwa")
+    with pytest.raises(UserError, match="built for another torch"):
+        load_images("torchvision:CIFAR10")
 
 
 def test_names_for_folders(tmp_path):

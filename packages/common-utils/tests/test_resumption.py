@@ -95,7 +95,8 @@ def test_the_last_lines_name_everything_that_was_made(tmp_path):
         run, seed=3, figures=[run.figures / "a.png", run.figures / "b.png"], model=True
     ).splitlines() == [
         "One seed (3) says little.",
-        f"Figures: a.png, b.png in {tmp_path / 'run' / 'figures'}",
+        f"Figures: {tmp_path / 'run' / 'figures'}",
+        "  a.png, b.png",
         f"Model: {tmp_path / 'run' / 'model'}",
         f"Run folder: {tmp_path / 'run'}",
     ]

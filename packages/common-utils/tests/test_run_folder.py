@@ -33,8 +33,11 @@ def test_the_default_name_is_never_used_twice(tmp_path, monkeypatch):
 def test_a_used_folder_and_a_file_are_refused_and_untouched(tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds files"):
+    with pytest.raises(UserError, match=r"already holds files; nothing there is touched\. Name a new folder\.$"):
         make(tmp_path / "used")
+    make(tmp_path / "run")
+    with pytest.raises(UserError, match="or go on with it by --resume"):
+        make(tmp_path / "run")
     assert [path.name for path in (tmp_path / "used").iterdir()] == ["thesis.txt"]
     with pytest.raises(UserError, match="is a file"):
         make(tmp_path / "used" / "thesis.txt")

@@ -79,13 +79,16 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
     try:
         app(words)
     except CycloptsError as error:
-        print(f"{name}: {_sentence(error, words, commands)}", file=sys.stderr)
+        print(f"{name}: {_sentence(error, words, name=name, commands=commands)}", file=sys.stderr)
         return _PARSE_ERRORS
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return _PARSE_ERRORS
     except KeyboardInterrupt:
-        print(f"{name}: stopped. What was checkpointed can be resumed.", file=sys.stderr)
+        print(
+            f"{name}: stopped. With --resume and its run folder the run goes on from its last checkpoint.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 0
@@ -100,9 +103,12 @@ def given_options(config: type, argv: Sequence[str]) -> frozenset[str]:
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """Fields of a configuration as JSON values: paths as strings, tuples as lists; `resume` and `given` left out."""
+    """Fields of a configuration as JSON values: paths as strings, tuples as lists; `resume` and `given` left out.
+
+    Operands that are existing paths are made absolute.
+    """
     fields = (field.name for field in dataclasses.fields(config) if field.name not in ("resume", "given"))
-    return {name: _plain(getattr(config, name)) for name in fields}
+    return {name: _stored(config, name) for name in fields}
 
 
 def resumed_config(config: Config, stored: Mapping[str, Any], *, may_change: Collection[str] = ()) -> Config:
@@ -126,13 +132,16 @@ def resumed_config(config: Config, stored: Mapping[str, Any], *, may_change: Col
     hints = get_type_hints(type(config))
     values: dict[str, Any] = {}
     for name, value in stored.items():
-        now = getattr(config, name)
+        now = _stored(config, name)
         if name in config.given:  # type: ignore[attr-defined]  # part of RunOptions
-            if _plain(now) == value or name in may_change:
+            if name in may_change:
+                continue
+            if now == value:
+                values[name] = _revive(value, hints[name])
                 continue
             flag = "DATA" if name in ("data", "genome", "train") else "--" + name.replace("_", "-")
             raise UserError(
-                f"{flag} is {_plain(now)!r}, but the run to resume has {value!r}, and another value would change its result. "
+                f"{flag} is {now!r}, but the run to resume has {value!r}, and another value would change its result. "
                 f"Leave {flag} out, or start a new run."
             )
         values[name] = _revive(value, hints[name])
@@ -191,7 +200,7 @@ def _annotated(config: type) -> tuple[type, tuple[str, Operands, bool] | None]:
             bounds = {"gte": option.at_least, "lte": option.at_most, "gt": option.above, "lt": option.below}
             bounds = {name: bound for name, bound in bounds.items() if bound is not None}
             parameter = Parameter(help=text, validator=validators.Number(**bounds) if bounds else None)
-        hints[field.name] = Annotated[kind, parameter]
+        hints[field.name] = Annotated[kind, parameter, *extras]
     flags = type(config.__name__, (config,), {"__annotations__": hints, "__module__": __name__})
     for field in dataclasses.fields(config):
         if field.default is not dataclasses.MISSING:
@@ -201,7 +210,7 @@ def _annotated(config: type) -> tuple[type, tuple[str, Operands, bool] | None]:
     return dataclasses.dataclass(frozen=True, kw_only=True)(flags), operands
 
 
-def _sentence(error: Exception, words: Sequence[str], commands: Mapping[str, Command]) -> str:
+def _sentence(error: Exception, words: Sequence[str], *, name: str, commands: Mapping[str, Command]) -> str:
     """The library's message as one sentence with the mend."""
     text = " ".join(str(error).split())
     command = next((word for word in words if word in commands), None)
@@ -213,12 +222,24 @@ def _sentence(error: Exception, words: Sequence[str], commands: Mapping[str, Com
             return f"Unknown option: {unknown}. Here it is called {hint}."
         if "Did you mean" not in text:
             near = difflib.get_close_matches(unknown, known, n=1)
-            return f"Unknown option: {unknown}. " + (f"Did you mean {near[0]}?" if near else f"See `{command} --help`.")
+            return f"Unknown option: {unknown}. " + (
+                f"Did you mean {near[0]}?" if near else f"See `{name} {command} --help`."
+            )
     if text.startswith("Unused Tokens"):
-        return (
-            f"{text.removeprefix('Unused Tokens: ').rstrip('.')} was not expected here. See `{command or ''} --help`."
-        )
+        found = text.removeprefix("Unused Tokens: ").strip("[].")
+        return f"{found} was not expected here. See `{name} {command or ''} --help`."
     return text
+
+
+def _stored(config: Any, name: str) -> Any:
+    """A field as a JSON value; operands that are existing paths become absolute, so that a resume works from anywhere."""
+    value = _plain(getattr(config, name))
+    metadata = getattr(get_type_hints(type(config), include_extras=True).get(name), "__metadata__", ())
+    if not any(isinstance(extra, Operands) for extra in metadata):
+        return value
+    texts = value if isinstance(value, list) else [value]
+    found = [str(Path(text).resolve()) if text is not None and Path(text).exists() else text for text in texts]
+    return found if isinstance(value, list) else found[0]
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """Labelled images out of torchvision's sets and Hugging Face's, each package imported when its source is asked for."""
 
 import difflib
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +24,7 @@ def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
     Raises:
         UserError: torchvision is missing, has no such set, or cannot fetch or find its files.
     """
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise UserError(
-            "torchvision:NAME needs torchvision, which is not installed: pip install torchvision"
-        ) from error
+    datasets = _torchvision("datasets", wanted=f"torchvision:{name}", line="pip install torchvision")
     kind: Any = getattr(datasets, name, None)
     if not inspect.isclass(kind):
         near = difflib.get_close_matches(
@@ -65,12 +62,10 @@ def torchvision_model(name: str, classes: int, *, ours: Sequence[str], package: 
     Raises:
         UserError: torchvision is missing or has no such classifier; the nearest name is given.
     """
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise UserError(
-            f"--model {name} needs the package torchvision, which is not installed: pip install '{package}[vision]'"
-        ) from error
+    meant = difflib.get_close_matches(name, ours, n=1, cutoff=0.75)
+    if meant and not _is_installed("torchvision"):
+        raise UserError(f"--model is {name!r}, which is not known. Did you mean {meant[0]}?")
+    models = _torchvision("models", wanted=f"--model {name}", line=f"pip install '{package}[vision]'")
     known = models.list_models(module=models)
     if name not in known:
         near = difflib.get_close_matches(name, [*ours, *known], n=1)
@@ -122,6 +117,28 @@ def from_hub(name: str) -> Parts:
     except Exception as error:  # as above
         raise UserError(f"hf:{name} cannot be loaded ({str(error).splitlines()[0]}).") from error
     return _hub_parts(dict(loaded), place=f"hf:{name}")
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _torchvision(part: str, *, wanted: str, line: str) -> Any:
+    """A module of torchvision, imported here and now.
+
+    Raises:
+        UserError: it is not installed, or was built for another torch.
+    """
+    if not _is_installed("torchvision"):
+        raise UserError(f"{wanted} needs the package torchvision, which is not installed: {line}")
+    try:
+        return importlib.import_module(f"torchvision.{part}")
+    except (ImportError, RuntimeError, OSError) as error:  # a build for another torch fails on its compiled part
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{wanted} needs torchvision, and the one installed cannot be loaded ({reason}). It was probably built for "
+            "another torch: install torch and torchvision together, from the same index."
+        ) from error
 
 
 def _datasets(what: str) -> Any:

@@ -65,5 +65,9 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
+        if reason.startswith("Expected one of"):
+            raise UserError(
+                f"--device is {name!r}, which is no device. Choose cpu, cuda, cuda:1, mps or auto."
+            ) from error
         raise UserError(f"--device is {name!r}, which cannot be used here ({reason}). Choose cpu, or auto.") from error
     return device

@@ -7,6 +7,7 @@ check_split(run, split, place=...)                                              
 load_newest(run, state.load_state_dict)                                                   the newest whole checkpoint
 """
 
+import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ def begin(
 
 
 def check_split(run: RunFolder, split: Mapping[str, Any], *, place: str) -> None:
-    """Write `split.json` where the run has none yet; else compare.
+    """Write `split.json` where the run has none yet, else compare; and tell the person where the run is.
 
     Args:
         run: the run.
@@ -59,6 +60,7 @@ def check_split(run: RunFolder, split: Mapping[str, Any], *, place: str) -> None
     Raises:
         UserError: the data are no longer those that the run began with.
     """
+    to_stderr(f"{run.package}: run folder {run.path}")
     file = run.path / "split.json"
     if not file.is_file():  # a new run, or one that was killed before its first step
         run.write_json(file.name, split)
@@ -127,7 +129,8 @@ def closing_lines(run: RunFolder, *, seed: int, figures: Sequence[Path], model: 
     """The last lines that every command prints: how little one seed says, the figures, the model, the run folder."""
     lines = [f"One seed ({seed}) says little."]
     if figures:
-        lines.append(f"Figures: {', '.join(path.name for path in figures)} in {run.figures}")
+        names = textwrap.wrap(", ".join(path.name for path in figures), 76, break_on_hyphens=False)
+        lines += [f"Figures: {run.figures}", *(f"  {line}" for line in names)]
     if model:
         lines.append(f"Model: {run.model}")
     return "\n".join([*lines, f"Run folder: {run.path}"])

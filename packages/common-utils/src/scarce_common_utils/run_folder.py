@@ -146,8 +146,9 @@ def refuse_used_folder(path: Path) -> None:
     if path.is_file():
         raise UserError(f"--out is {path}, which is a file. Name a new folder.")
     if path.is_dir() and any(path.iterdir()):
+        instead = f", or go on with it by --resume {path}" if (path / "config.json").is_file() else ""
         raise UserError(
-            f"--out is {path}, which already holds files; nothing there is touched. Name a new folder, or --resume {path}."
+            f"--out is {path}, which already holds files; nothing there is touched. Name a new folder{instead}."
         )
 
 
