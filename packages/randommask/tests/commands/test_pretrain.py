@@ -181,7 +181,7 @@ def test_a_torn_checkpoint_is_named_and_the_older_one_used(genome, tmp_path, cap
             ["--method", "constant_share", "--probability", "0.1"],
             "--probability changes nothing with --method constant_share",
         ),
-        (["--device", "abacus"], "--device is 'abacus', which cannot be used here"),
+        (["--device", "abacus"], "--device is 'abacus', which is no device"),
         (["--resume", "{folder}"], "holds no config.json, so it is no run folder"),
     ],
 )
