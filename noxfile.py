@@ -27,7 +27,7 @@ EXTRAS = {
     "common-utils": "images,figures,vision,hf",
     "layermatch": "vision,hf,lightning",
     "imwa": "vision,hf",
-    "randommask": "hf",
+    "randommask": "",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 # No hub is asked, and small tensors are slower on several threads than on one.

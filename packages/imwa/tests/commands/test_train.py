@@ -1,5 +1,6 @@
 """`imwa train` end to end: outputs, resume to the same bits, a real kill, and every error sentence."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,9 +12,11 @@ import time
 import numpy
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from imwa.commands import main
 from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint
+from scarce_common_utils.images import load_images
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,36 @@ def test_each_method_does_the_whole_job_on_digits(words, cost, averages, tmp_pat
         (value["training"] for value in json.loads((run / "by_class.json").read_text()).values()), reverse=True
     )
     assert counts == [139, 99, 71, 51, 36, 26, 18, 13, 9, 6]
+
+
+def follow_the_card(run, data):
+    """Accuracy in percent of the written model, loaded by the code of its own card."""
+    code = re.findall(r"```python\n(.*?)```", (run / "model" / "README.md").read_text(), re.DOTALL)[0]
+    names = {"images": data.images}
+    with contextlib.chdir(run / "model"), torch.no_grad():
+        exec(code, names)
+    right = [name == data.class_names[k] for name, k in zip(names["names"], data.labels.tolist(), strict=True)]
+    return 100.0 * sum(right) / len(right)
+
+
+@pytest.mark.parametrize("model", ["small", "resnet32", "squeezenet1_1"])
+@pytest.mark.parametrize("method", ["single", "imwa"])
+def test_the_written_model_loaded_by_its_card_has_the_final_accuracy(model, method, pictures, tmp_path, no_figures):
+    words = ["--model", model, "--method", method, "--seed", "2", "--threads", "1"]
+    words += ["--replicas", "2", "--episodes", "2"] if method == "imwa" else []
+    if model == "squeezenet1_1":
+        pytest.importorskip("torchvision", reason="torchvision is not installed: pip install 'imwa[vision]'")
+        words += ["--image-size", "32"]
+    steps = ["--steps", "12", "--batch-size", "8"] if model == "small" else ["--steps", "2", "--batch-size", "2"]
+    run = tmp_path / "run"
+    assert main(["train", str(pictures), *words, *steps, "--out", str(run)]) == 0
+    accuracy = json.loads((run / "result.json").read_text())["numbers"]["accuracy"]
+    test = load_images(str(pictures), image_size=32 if model == "squeezenet1_1" else None, seed=2)[1]
+    assert follow_the_card(run, test) == accuracy
+    assert f"{accuracy:.2f} % of 30 images" in (run / "model" / "README.md").read_text()
+    written, last = load_file(run / "model" / "model.safetensors"), final_state(run)
+    for name, value in written.items():
+        assert torch.equal(value, last[f"/iterative/live/model/{name}"]), name
 
 
 def test_a_run_of_enough_steps_learns(pictures, tmp_path):

@@ -1,7 +1,9 @@
 """`layermatch train` end to end on built-in real data: what it writes, that it resumes to the bit, and every error sentence."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +14,11 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from layermatch.commands import main
 from layermatch.commands import train as train_module
+from scarce_common_utils.images import load_images
 
 FEW = ["--labels-per-class", "2"]
 QUICK = ["--labels-per-class", "2", "--batch-size", "4", "--unlabelled-ratio", "2", "--threshold", "0.2"]
@@ -90,6 +94,7 @@ def test_the_whole_job(method, capsys):
         "result.json",
         "checkpoints",
         "figures",
+        "model",
     }
     assert {"test_error.png", "confusion.png", "views.png"} <= {path.name for path in (folder / "figures").iterdir()}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -104,6 +109,40 @@ def test_the_whole_job(method, capsys):
     assert options["ema_momentum"] == 0.97
     split = json.loads((folder / "split.json").read_text())
     assert len(split["labelled"]) == 20
+
+
+def follow_the_card(folder, data):
+    """Accuracy in percent and class names of the written model, loaded by the code of its own card."""
+    images, labels = data.images, data.labels
+    code = re.findall(r"```python\n(.*?)```", Path(folder, "model/README.md").read_text(), re.DOTALL)[0]
+    names = {"images": images}
+    with contextlib.chdir(Path(folder, "model")), torch.no_grad():
+        exec(code, names)
+    right = sum(name == data.class_names[label] for name, label in zip(names["names"], labels.tolist(), strict=True))
+    return 100.0 * right / len(labels)
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "layermatch"])
+def test_the_written_model_loaded_by_its_card_has_the_last_accuracy(method, whole):
+    folder = whole(method)
+    last = json.loads((folder / "result.json").read_text())["numbers"]["last_accuracy"]
+    assert follow_the_card(folder, load_images("digits", seed=0)[1]) == last
+    assert f"{last:.2f} % of 359 images" in (folder / "model/README.md").read_text()
+    state = load_file(folder / "model/model.safetensors")
+    average = last_state(folder)["average"]
+    assert torch.equal(state["classifier.weight"], average["classifier.weight"])
+    assert {"stem.weight", "last_norm.running_mean"} <= state.keys()
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v3_small", "wrn-28-2"])
+def test_a_written_model_of_another_kind_loads_by_its_card(model):
+    if model == "mobilenet_v3_small":
+        pytest.importorskip("torchvision", reason="torchvision is not installed (extra: vision)")
+    options = ["--model", model, "--batch-size", "2", "--unlabelled-ratio", "1", "--steps", "2", "--threads", "1"]
+    data = photos(size=(8, 8), mode="L")
+    assert main(["train", data, "--labels-per-class", "1", *options, "--out", "run"]) == 0
+    last = json.loads(Path("run/result.json").read_text())["numbers"]["last_accuracy"]
+    assert follow_the_card("run", load_images(data, seed=0)[1]) == last
 
 
 def test_a_second_run_takes_the_next_name_and_gives_the_same_bits(whole):

@@ -215,6 +215,20 @@ def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, 
     return model, channels
 
 
+def recipe(model: str) -> tuple[str, str]:
+    """Import line and expression that build a model of this name again; `config` is the written model's config.json."""
+    if model in OURS:
+        name = OURS[model].__name__
+        return (
+            f"from imwa.models.resnet_cifar import {name}",
+            f'{name}(len(config["class_names"]), channels=config["channels"])',
+        )
+    return (
+        "from torchvision.models import get_model",
+        'get_model(config["model"], weights=None, num_classes=len(config["class_names"]))',
+    )
+
+
 def _try_model(model: nn.Module, config: "TrainConfig", *, channels: int, size: tuple[int, ...]) -> None:
     """One forward pass of a copy in training mode on blank images; logits must come out."""
     try:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from imwa import __version__
-from imwa.commands.job import Job, build_job, plan_of
+from imwa.commands.job import Job, build_job, plan_of, recipe
 from imwa.training.loop import Surroundings
 from imwa.training.loop import train as train_loop
 from imwa.training.report import averages, draw_figures, final_numbers, summary, units
 from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.model_folder import ModelCard, write_model
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
@@ -163,7 +164,7 @@ def fit(run: RunFolder, job: Job) -> None:
 
 
 def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
-    """Write figures, the model and the record, and print the table."""
+    """Write figures, the record and the model, and print the table."""
     lines, final = run.metrics(), job.evaluation(job.state.model)
     numbers = final_numbers(lines, final, counts=job.counts, replicas=job.replicas)
     title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
@@ -187,7 +188,36 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         device=job.device,
     )
     run.write_result(record)
+    write_model(run, job.state.model.state_dict(), model_card(job, accuracy=final.accuracy))
     print_summary(run, job, numbers, figures, taken=len(averages(lines)) if job.replicas > 1 else 0)
+
+
+def model_card(job: Job, *, accuracy: float) -> ModelCard:
+    """What the written model's card says; the accuracy is in percent, with BatchNorm statistics as they were averaged."""
+    config, steps = job.config, job.schedule.steps
+    replicas, episodes = plan_of(config)
+    method = "one plain run" if replicas == 1 else f"{replicas} replicas averaged {episodes} times"
+    builder, build = recipe(config.model)
+    height, width = job.training.images.shape[-2:]
+    mean, deviation = (constant.flatten().tolist() for constant in job.constants)
+    return ModelCard(
+        title=f"{config.model}, trained by imwa on {job.data_name}",
+        model=config.model,
+        class_names=job.training.class_names,
+        channels=job.channels,
+        image_size=(height, width),
+        mean=tuple(mean),
+        deviation=tuple(deviation),
+        facts={
+            "data": f"{job.data_name}, {len(job.training)} training images",
+            "method": f"{config.method}: {method}",
+            "steps": f"{steps} global, {steps * replicas} in all",
+            "seed": str(config.seed),
+            "test accuracy": f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}",
+        },
+        builder=builder,
+        build=build,
+    )
 
 
 def print_summary(
@@ -205,4 +235,4 @@ def print_summary(
     )
     if plan_of(job.config)[0] > 1:
         print("Compare with --method single at as many steps as the cost: that is the same budget in one run.")
-    print(closing_lines(run, seed=job.config.seed, figures=figures))
+    print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))

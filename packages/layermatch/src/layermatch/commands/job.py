@@ -18,7 +18,7 @@ from layermatch.training.loop import Plan
 from layermatch.training.schedule import half_life_momentum
 from layermatch.training.state import METRICS, TrainingState
 from layermatch.training.step import ViewSettings, trained_parameters
-from layermatch.views.normalise import constants_on, measure
+from layermatch.views.normalise import Normalisation, constants_on, measure
 from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
@@ -49,6 +49,7 @@ class Job:
     plan: Plan
     batches: Batches
     views: ViewSettings
+    normalisation: Normalisation
     device: torch.device
 
     def autocast(self) -> torch.autocast:
@@ -58,12 +59,17 @@ class Job:
         dtype = torch.bfloat16 if precision is torch.float32 else precision
         return torch.autocast(self.device.type, dtype, enabled=precision is not torch.float32)
 
-    def evaluation(self) -> Evaluation:
-        """Of the averaged model on the test images."""
+    @property
+    def averaged(self) -> SplitModel:
+        """The averaged model, which is what is evaluated and written."""
         average = self.state.average.average
         assert isinstance(average, SplitModel)
+        return average
+
+    def evaluation(self) -> Evaluation:
+        """Of the averaged model on the test images."""
         return evaluate(
-            average,
+            self.averaged,
             self.test.images,
             labels=self.test.labels,
             classes=len(self.test.class_names),
@@ -127,11 +133,12 @@ def build_job(config: "TrainConfig") -> Job:
     pixels = torch.device("cpu") if device.type == "mps" else device
     split.to(device)
     state = build_state(config, split)
+    normalisation = measure(training.images)
     views = ViewSettings(
         seed=config.seed,
         shift=max(1, min(training.images.shape[-2:]) // 8),
         mirror=training.mirrored,
-        constants=constants_on(measure(training.images), pixels),
+        constants=constants_on(normalisation, pixels),
         channels=channels,
     )
     batches = Batches(
@@ -159,6 +166,7 @@ def build_job(config: "TrainConfig") -> Job:
         plan=build_plan(config),
         batches=batches,
         views=views,
+        normalisation=normalisation,
         device=device,
     )
 

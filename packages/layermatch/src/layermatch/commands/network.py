@@ -41,6 +41,19 @@ def build_split(config: "TrainConfig", *, classes: int, size: torch.Size) -> Spl
         raise UserError(f"--model {config.model} cannot be used: {error}") from error
 
 
+def recipe(model: str) -> tuple[str, str]:
+    """Import line and expression that build a model of this name again; `config` is the written model's config.json."""
+    size = 'len(config["class_names"]), channels=config["channels"]'
+    if model == "small":
+        return "from layermatch import small_wide_resnet", f'small_wide_resnet({size}, side=max(config["image_size"]))'
+    if model in PUBLISHED:
+        return "from layermatch import published_wide_resnet", f'published_wide_resnet(config["model"], {size})'
+    return (
+        "from torchvision.models import get_model",
+        'get_model(config["model"], weights=None, num_classes=len(config["class_names"]))',
+    )
+
+
 def check_model(config: "TrainConfig", split: SplitModel, *, size: torch.Size) -> int:
     """Try a copy of the model on blank images and return the number of channels that it takes.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from layermatch import __version__
 from layermatch.commands.job import Job, build_job
+from layermatch.commands.network import recipe
 from layermatch.methods import METHODS
 from layermatch.training.loop import Outlets
 from layermatch.training.loop import train as train_loop
@@ -15,6 +16,7 @@ from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
+from scarce_common_utils.model_folder import ModelCard, write_model
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
@@ -149,7 +151,7 @@ def fit(run: RunFolder, job: Job) -> None:
 
 
 def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
-    """Write figures and the record, and print the table."""
+    """Write figures, the record and the averaged model, and print the table."""
     lines = run.metrics()
     numbers = final_numbers(lines)
     final = job.evaluation()
@@ -169,7 +171,38 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         device=job.device,
     )
     run.write_result(record)
+    write_model(
+        run, job.averaged.whole_state_dict(), model_card(job, accuracy=final.accuracy, mean=numbers["accuracy"])
+    )
     print_summary(run, job, numbers=numbers, figures=figures)
+
+
+def model_card(job: Job, *, accuracy: float, mean: float | None) -> ModelCard:
+    """What the written model's card says; `accuracy` is the model's own, `mean` that of the last evaluations, in percent."""
+    config = job.config
+    builder, build = recipe(config.model)
+    height, width = job.training.images.shape[-2:]
+    tested = f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}"
+    return ModelCard(
+        title=f"{config.model}, trained by layermatch on {job.data_name}",
+        model=config.model,
+        class_names=job.training.class_names,
+        channels=job.views.channels,
+        image_size=(height, width),
+        mean=job.normalisation.mean,
+        deviation=job.normalisation.deviation,
+        facts={
+            "data": f"{job.data_name}, {len(job.training)} training images, {len(job.split['labelled'])} labels used",
+            "method": f"{config.method}; these are the moving average's weights (momentum {config.ema_momentum:.6g})",
+            "steps": str(job.plan.steps),
+            "seed": str(config.seed),
+            "test accuracy": tested
+            if mean is None
+            else f"{tested}; mean of the last {LAST_EVALUATIONS} evaluations {mean:.2f} %",
+        },
+        builder=builder,
+        build=build,
+    )
 
 
 def print_summary(run: RunFolder, job: Job, *, numbers: dict[str, float | None], figures: list[Path]) -> None:
@@ -189,4 +222,4 @@ def print_summary(run: RunFolder, job: Job, *, numbers: dict[str, float | None],
         f"accuracy: mean of the last {LAST_EVALUATIONS} evaluations of the averaged model on {len(job.test)} test images; "
         f"best: the largest of all.\nused: unlabelled images above the threshold, in the last fifth."
     )
-    print(closing_lines(run, seed=job.config.seed, figures=figures))
+    print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))

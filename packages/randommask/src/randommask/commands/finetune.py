@@ -284,7 +284,7 @@ def _report(
     run: RunFolder, job: Job, *, numbers: dict[str, float | None], tuned: Any, confusion: torch.Tensor, seconds: float
 ) -> None:
     """Record, figures and the printed table."""
-    from randommask.training.report import draw_finetuning
+    from randommask.training.finetuning_report import draw_finetuning
 
     config = job.config
     run.write_result(
@@ -299,7 +299,9 @@ def _report(
             device=job.device,
         )
     )
-    figures = draw_finetuning(run, history=tuned.history, confusion=confusion, labels=job.labels, seed=config.seed)
+    figures = draw_finetuning(
+        run.figures, title=_title(config), history=tuned.history, confusion=confusion, labels=job.labels
+    )
     counts = ", ".join(f"{count} {name}" for name, count in job.split["counts"].items())
     classes = Counter(job.test.classes.tolist())
     print(
@@ -324,3 +326,14 @@ def _report(
     print("\n" + table(["whole test set", "MCC"], rows))
     print("The model kept is that of the lowest dev loss.")
     print(closing_lines(run, seed=config.seed, figures=figures, model=True))
+
+
+def _title(config: FinetuneConfig) -> str:
+    """Command, data, model and seed, for the figures."""
+    data = "splice junctions" if config.train is None else Path(config.train).name
+    if config.model is None:
+        model = f"{config.size} from scratch"
+    else:
+        folder = config.model.resolve()
+        model = f"pretrained {folder.parent.name if folder.name == 'model' else folder.name}"
+    return f"randommask finetune, {data[:40]},\n{model[:44]}, seed {config.seed}"
