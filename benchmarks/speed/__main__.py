@@ -56,6 +56,7 @@ def bench(config: BenchConfig) -> None:
             "torch": torch.__version__,
             "rows": rows,
         }
+        config.json.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config.json, (json.dumps(content, indent=1) + "\n").encode())
 
 

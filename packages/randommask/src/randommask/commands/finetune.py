@@ -120,7 +120,7 @@ def finetune(config: FinetuneConfig) -> None:
         if run is None:
             run = RunFolder.create(
                 config.out,
-                default_name=f"finetune-{'scratch' if config.model is None else 'pretrained'}-seed{config.seed}",
+                default_name=f"randommask-finetune-{'scratch' if config.model is None else 'pretrained'}-seed-{config.seed}",
                 package="randommask",
                 command="finetune",
                 config=plain_config(job.config),

@@ -161,7 +161,7 @@ def pretrain(config: PretrainConfig) -> None:
     job = build_job(config)
     config = job.config
     if run is None:
-        name = f"pretrain-{config.method}-seed{config.seed}"
+        name = f"randommask-pretrain-{config.method}-seed-{config.seed}"
         run = RunFolder.create(
             config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
         )
@@ -313,7 +313,12 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
             device=job.device,
         )
     )
-    figures = draw_pretraining(run, rows=rows, expected=expected, method=config.method, seed=config.seed)
+    figures = draw_pretraining(
+        run,
+        rows=rows,
+        expected=expected,
+        title=f"randommask pretrain, {config.method}, {config.size}, seed {config.seed}",
+    )
     (run.model / "README.md").write_text(
         model_card(config=plain_config(config), content_hash=job.genome.content_hash, rows=rows), encoding="utf-8"
     )
