@@ -140,7 +140,7 @@ def test_the_written_model_loaded_by_its_card_has_the_final_accuracy(model, meth
     assert f"{accuracy:.2f} % of 30 images" in (run / "model" / "README.md").read_text()
     written, last = load_file(run / "model" / "model.safetensors"), final_state(run)
     for name, value in written.items():
-        assert torch.equal(value, last[f"/iterative/live/model/{name}"]), name
+        assert torch.equal(value, last[f"/iterative/start/model/tensors/{name}"]), name
 
 
 def test_a_run_of_enough_steps_learns(pictures, tmp_path):
