@@ -75,6 +75,17 @@ def test_own_tables_and_a_pretrained_model(tables, tmp_path, capsys):
     assert {name for name in encoder if name.startswith("bert.")} <= set(tuned)
 
 
+def test_default_folders_name_command_start_and_seed(tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["finetune", str(tables["train"]), "--seed", "4", *QUICK]
+    assert main(words) == 0
+    scratch = tmp_path / "runs" / "randommask-finetune-scratch-seed-4"
+    assert (scratch / "model").is_dir()
+    short = [word for word in words if word not in ("--k", "3")]
+    assert main([*short, "--model", str(scratch / "model")]) == 0
+    assert (tmp_path / "runs" / "randommask-finetune-pretrained-seed-4" / "model").is_dir()
+
+
 def test_only_a_test_table_is_given(tables, tmp_path):
     out = tmp_path / "run"
     assert main(["finetune", str(tables["train"]), "--test", str(tables["test"]), *QUICK, "--out", str(out)]) == 0

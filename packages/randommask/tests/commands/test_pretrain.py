@@ -74,6 +74,13 @@ def test_every_method(genome, tmp_path, method):
     assert widths == expected
 
 
+def test_the_default_folder_names_command_method_and_seed(genome, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", str(genome), "--method", "dnabert", "--seed", "3", *QUICK]) == 0
+    assert (tmp_path / "runs" / "randommask-pretrain-dnabert-seed-3" / "model").is_dir()
+    assert "Model: runs/randommask-pretrain-dnabert-seed-3/model" in capsys.readouterr().out
+
+
 def test_gzipped_files_named_records_and_both_strands(genome, tmp_path):
     packed = tmp_path / "h.fa.gz"
     packed.write_bytes(gzip.compress(b">h1\n" + dna(500, 77).encode() + b"\n>h2\n" + dna(300, 78).lower().encode()))

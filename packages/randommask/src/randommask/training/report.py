@@ -44,7 +44,7 @@ def draw_pretraining(
         ends.append((floors[-1], "floor", COLOURS[1]))
         if rows and rows[0].ceiling is not None:
             axes.axhline(rows[0].ceiling, color=COLOURS[7], linewidth=1, linestyle="--")
-            ends.append((rows[0].ceiling, "k-mer frequencies alone", COLOURS[7]))
+            ends.append((rows[0].ceiling, "ceiling: k-mer frequencies", COLOURS[7]))
         for number, row in enumerate(rows):
             marker, glyph = _MARKERS[number % len(_MARKERS)]
             # Side by side beyond the last step: the two losses are often so near that one would hide the other.
