@@ -5,7 +5,16 @@ import importlib
 
 import pytest
 
-MODULES = ("alphabet", "kmers", "schedule", "identities", "tokenizer", "training.classification")
+MODULES = (
+    "alphabet",
+    "kmers",
+    "schedule",
+    "identities",
+    "tokenizer",
+    "training.classification",
+    "training.report",
+    "genome.held_out",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

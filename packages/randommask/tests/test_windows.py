@@ -3,7 +3,7 @@ import pytest
 
 from randommask.alphabet import base_codes, bases, reverse_complement
 from randommask.genome.fasta import FastaRecord
-from randommask.genome.held_out import split_held_out
+from randommask.genome.held_out import describe_held_out, split_held_out
 from randommask.genome.store import Genome, Stretch, known_stretches
 from randommask.genome.windows import GenomeWindows
 from scarce_common_utils.errors import UserError
@@ -140,3 +140,13 @@ def test_held_out_by_name():
         split_held_out(data, names=["chrX"])
     with pytest.raises(UserError, match="all 3 records"):
         split_held_out(data, names=["r0", "r1", "r2"])
+
+
+def test_what_is_held_out_is_named_five_records_at_most():
+    data = genome(*["ACGT" * 300] * 8)
+    seven = split_held_out(data, names=[f"r{i}" for i in range(7)])
+    assert describe_held_out(data, seven) == ", ".join(f"r{i} (1,200 bases)" for i in range(5)) + " and 2 more"
+    five = split_held_out(data, names=[f"r{i}" for i in range(1, 6)])
+    assert describe_held_out(data, five) == ", ".join(f"r{i} (1,200 bases)" for i in range(1, 6))
+    long = genome("ACGT", "A" * 200_000)
+    assert describe_held_out(long, split_held_out(long)) == "r1 from 180,001 to 200,000 (20,000 bases)"

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from randommask.commands import main
+from randommask.commands.finetune import score_cell
+from randommask.training.classification import score
 
 QUICK = ("--steps", "8", "--k", "3", "--batch-size", "4", "--no-regressions")
 
@@ -97,6 +99,26 @@ def test_rows_that_stand_on_two_sides_are_counted(tables, tmp_path, capsys):
     words = ["--dev", str(tables["train"]), "--test", str(tables["test"])]
     assert main(["finetune", str(tables["train"]), *words, *QUICK, "--out", str(out)]) == 0
     assert "60 dev rows also in train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("predicted", "cell"),
+    [([0, 0, 0, 0], "0.000, predicts one class only"), ([0, 1, 0, 1], "0.000"), ([0, 0, 1, 1], "1.000")],
+)
+def test_a_constant_prediction_is_said_beside_its_score(predicted, cell):
+    logits = torch.nn.functional.one_hot(torch.tensor(predicted), 2).float()
+    assert score_cell(score(logits, torch.tensor([0, 0, 1, 1]))) == cell
+
+
+def test_a_run_that_predicts_one_class_says_so(tables, tmp_path, monkeypatch, capsys):
+    import randommask.training.finetuning as finetuning
+
+    constant = score(torch.tensor([[1.0, 0.0]] * 20), torch.tensor([0, 1] * 10))
+    monkeypatch.setattr(finetuning, "predict", lambda *_, **__: constant)
+    words = ["--dev", str(tables["dev"]), "--test", str(tables["test"]), *QUICK, "--out", str(tmp_path / "run")]
+    assert main(["finetune", str(tables["train"]), *words]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("0.000, predicts one class only") == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])

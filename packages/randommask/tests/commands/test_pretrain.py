@@ -41,9 +41,10 @@ def test_the_sample_from_one_command(tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert "randommask, tiny, structured start, k = 6, 20 steps, seed 0" in printed
-    assert "held out: 100,000 of 900,000 bases" in printed
+    assert "from 900,001 to 1,000,000 (100,000 bases)" in " ".join(printed.split())
+    assert "100,000 of 900,000 known bases are held out" in printed
     assert f"Run folder: {out}" in printed
-    assert max(map(len, printed.split("\nRun folder")[0].splitlines())) <= 80
+    assert max(map(len, printed.split("\nFigures")[0].splitlines())) <= 80
     result = json.loads((out / "result.json").read_text())
     assert result["arm"] == "randommask"
     for width in (6, 14):
@@ -90,6 +91,40 @@ def test_gzipped_files_named_records_and_both_strands(genome, tmp_path):
     split = json.loads((out / "split.json").read_text())
     assert sum(stop - start for start, stop in split["held_out"]) == 700
     assert sum(stop - start for start, stop in split["training"]) == 11 * 400 + 500
+
+
+def test_the_held_out_dna_is_named(tmp_path, capsys):
+    path = tmp_path / "g.fa"
+    path.write_text(f">chrA\n{dna(1000, 1)}\n>chrB\n{dna(2000, 2)}\n")
+    assert main(["pretrain", str(path), "--held-out", "chrB", *QUICK, "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert "held out: chrB (2,000 bases)\n" in printed
+    assert "2,000 of 3,000 known bases are held out" in printed
+
+
+def test_help_tells_the_rule_for_short_records(capsys):
+    assert main(["pretrain", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "where all are shorter, a tenth of the records (at least one), drawn from the seed" in words
+
+
+@pytest.mark.parametrize(("offset", "printed_at"), [(0.1, [3]), (-0.1, [])])
+def test_a_loss_above_its_ceiling_is_said(genome, tmp_path, monkeypatch, capsys, offset, printed_at):
+    import randommask.training.evaluation as evaluation
+
+    measured = evaluation.masked_losses
+
+    def set_off(*args, **words):
+        first, *others = measured(*args, **words)
+        below = [row._replace(loss=row.ceiling - 0.1) for row in others]
+        return [first._replace(loss=first.ceiling + offset), *below]
+
+    monkeypatch.setattr(evaluation, "masked_losses", set_off)
+    assert main(["pretrain", str(genome), *QUICK, "--out", str(tmp_path / "run")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for width in (3, 11):
+        sentence = f"the loss at width {width} is above that of k-mer frequencies alone: the model has not learned yet; train longer"
+        assert (sentence in printed) == (width in printed_at)
 
 
 def test_own_widths_and_milestones(genome, tmp_path):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 
@@ -20,6 +20,10 @@ from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
 from scarce_common_utils.resumption import begin, check_split, closing_lines, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
+
+if TYPE_CHECKING:
+    from randommask.training.classification import Score
+    from randommask.training.finetuning import Tuned
 
 # Names that DNABERT-2's train.py and DNABERT's run_finetune.py have for our options, for the error of an unknown option.
 FINETUNE_HINTS = {
@@ -277,11 +281,18 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
         "test_rows": len(job.test.sequences),
         "test_rows_also_in_train": job.split["repeated"]["test rows also in train"],
     } | {f"mcc_{name}_regression": value for name, value in floors.items()}
-    _report(run, job, numbers=numbers, tuned=tuned, confusion=last.confusion, seconds=time.monotonic() - began)
+    _report(run, job, numbers=numbers, tuned=tuned, last=last, chosen=chosen, seconds=time.monotonic() - began)
 
 
 def _report(
-    run: RunFolder, job: Job, *, numbers: dict[str, float | None], tuned: Any, confusion: torch.Tensor, seconds: float
+    run: RunFolder,
+    job: Job,
+    *,
+    numbers: dict[str, float | None],
+    tuned: "Tuned",
+    last: "Score",
+    chosen: "Score",
+    seconds: float,
 ) -> None:
     """Record, figures and the printed table."""
     from randommask.training.finetuning_report import draw_finetuning
@@ -300,7 +311,7 @@ def _report(
         )
     )
     figures = draw_finetuning(
-        run.figures, title=_title(config), history=tuned.history, confusion=confusion, labels=job.labels
+        run.figures, title=_title(config), history=tuned.history, confusion=last.confusion, labels=job.labels
     )
     counts = ", ".join(f"{count} {name}" for name, count in job.split["counts"].items())
     classes = Counter(job.test.classes.tolist())
@@ -314,8 +325,8 @@ def _report(
         if count:
             print(f"{count} {text}")
     rows: list[list[str]] = [
-        ["last epoch", f"{numbers['mcc_last']:.3f}"],
-        [f"epoch {tuned.epoch}, lowest dev loss", f"{numbers['mcc_chosen']:.3f}"],
+        ["last epoch", score_cell(last)],
+        [f"epoch {tuned.epoch}, lowest dev loss", score_cell(chosen)],
     ]
     for name, label in (
         ("positional", "logistic regression, letters by position"),
@@ -326,6 +337,12 @@ def _report(
     print("\n" + table(["whole test set", "MCC"], rows))
     print("The model kept is that of the lowest dev loss.")
     print(closing_lines(run, seed=config.seed, figures=figures, model=True))
+
+
+def score_cell(score: "Score") -> str:
+    """The printed MCC; 0 is explained where it comes of a constant prediction, for which MCC is undefined."""
+    constant = int((score.confusion.sum(0) > 0).sum()) == 1
+    return f"{score.mcc:.3f}" + (", predicts one class only" if constant else "")
 
 
 def _title(config: FinetuneConfig) -> str:

@@ -1,6 +1,7 @@
 """`randommask pretrain GENOME...`: from FASTA files to a pretrained, evaluated BERT over k-mers, from the library's parts alone."""
 
 import dataclasses
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 
-from randommask.genome.held_out import Parts, split_held_out
+from randommask.genome.held_out import Parts, describe_held_out, split_held_out
 from randommask.genome.store import Genome, read_genome
 from randommask.genome.windows import GenomeWindows
 from randommask.methods import METHODS
@@ -80,7 +81,9 @@ class PretrainConfig(RunOptions):
     held_out: Annotated[
         str | None,
         Option(
-            "Records held out for evaluation, such as chr21,chr22; by default the last tenth of records over 100 kb"
+            "Records held out for evaluation, such as chr21,chr22; by default the last tenth of each record over 100 kb; "
+            "where all are shorter, a tenth of the records (at least one), drawn from the seed; of a single record its last "
+            "tenth"
         ),
     ] = None
     windows: Annotated[
@@ -325,8 +328,9 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
     print(
         f"\n{config.method}, {config.size}, {config.start} start, k = {config.k}, {config.steps} steps, seed {config.seed}"
     )
+    print(_wrapped(f"held out: {describe_held_out(job.genome, job.parts)}"))
     print(
-        f"held out: {job.held_out.bases:,} of {job.held_out.bases + job.windows.bases:,} bases; nats a masked token\n"
+        f"{job.held_out.bases:,} of {job.held_out.bases + job.windows.bases:,} known bases are held out; nats a masked token\n"
     )
     print(
         table(
@@ -335,7 +339,20 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
         )
     )
     print("floor: of a perfect model on random bases; ceiling: of k-mer frequencies alone.")
+    for row in rows:
+        if row.ceiling is not None and row.loss > row.ceiling:
+            print(
+                _wrapped(
+                    f"the loss at width {row.width} is above that of k-mer frequencies alone: the model has not learned yet; "
+                    "train longer"
+                )
+            )
     print(closing_lines(run, seed=config.seed, figures=figures, model=True))
+
+
+def _wrapped(text: str) -> str:
+    """Lines of at most 80 characters; names and numbers stay whole."""
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _evenly(windows: GenomeWindows, most: int) -> list[Any]:

@@ -6,6 +6,7 @@ several records, all shorter     a tenth of the records, at least one, drawn fro
 one short record                 its last tenth
 """
 
+import bisect
 import difflib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -51,6 +52,28 @@ def split_held_out(genome: Genome, *, names: Sequence[str] = (), seed: int = 0) 
         [record for index, record in enumerate(records) if index not in chosen],
         [record for index, record in enumerate(records) if index in chosen],
     )
+
+
+def describe_held_out(genome: Genome, parts: Parts, *, most: int = 5) -> str:
+    """What is held out, in words: the first `most` records, with the stretch where it is a part of one.
+
+    Example:
+        >>> import numpy
+        >>> genome = Genome(("chrA", "chrB"), (0, 8000, 10_000), numpy.zeros(10_000, dtype=numpy.uint8))
+        >>> describe_held_out(genome, Parts([Stretch(0, 8000)], [Stretch(8000, 10_000)]))
+        'chrB (2,000 bases)'
+        >>> describe_held_out(genome, Parts([Stretch(0, 7200)], [Stretch(7200, 8000)]))
+        'chrA from 7,201 to 8,000 (800 bases)'
+    """
+    texts = []
+    for start, stop in parts.held_out[:most]:
+        index = bisect.bisect_right(genome.starts, start) - 1
+        record = genome.record(index)
+        whole = (start, stop) == record
+        place = "" if whole else f" from {start - record.start + 1:,} to {stop - record.start:,}"
+        texts.append(f"{genome.names[index]}{place} ({stop - start:,} bases)")
+    more = len(parts.held_out) - most
+    return ", ".join(texts) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _named(genome: Genome, records: list[Stretch], names: Sequence[str]) -> Parts:
