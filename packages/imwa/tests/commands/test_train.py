@@ -12,6 +12,7 @@ import time
 import numpy
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from imwa.commands import main
@@ -80,9 +81,10 @@ def test_each_method_does_the_whole_job_on_digits(words, cost, averages, tmp_pat
     printed = capsys.readouterr()
     assert f"Run folder: {run}" in printed.out
     assert re.search(rf"{words[1]} +20 +{cost} ", printed.out)
-    assert all(
-        len(line) <= 110 for line in printed.out.splitlines() if "Figures" not in line and "Run folder" not in line
-    )
+    assert max(len(line) for line in printed.out.splitlines() if str(run) not in line) <= 80, printed.out
+    assert ("BatchNorm statistics averaged" in printed.out) == (words[1] != "single")
+    assert ("as they ran in training" in printed.out) == (words[1] == "single")
+    assert "(139 to 6 a class)" in printed.out
     assert f"{cost}/{cost} steps" in printed.err
     for name in (
         "config.json",
@@ -346,6 +348,33 @@ def test_resnet32_and_the_steps_schedule(pictures, tmp_path):
         "4",
     ]
     assert main(["train", str(pictures), *words, "--out", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, None), (1, "1 image without a label is"), (5, "5 images without a label are")]
+)
+def test_images_without_a_label_are_counted_and_left_out(count, said, tmp_path, capsys, no_figures):
+    draw = numpy.random.default_rng(0)
+    for name, number in (
+        ("train/ape", 3),
+        ("train/bee", 3),
+        ("test/ape", 1),
+        ("test/bee", 1),
+        ("train/unlabelled", count),
+    ):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for one in range(number):
+            pixels = draw.integers(0, 256, (8, 8), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{one}.png")
+    if not count:
+        (tmp_path / "set" / "train" / "unlabelled").rmdir()
+    words = ["--method", "single", "--steps", "1", "--batch-size", "2", "--out", str(tmp_path / "run")]
+    assert main(["train", str(tmp_path / "set"), *words]) == 0
+    printed = capsys.readouterr()
+    assert "6 training images (3 a class), 2 test images." in printed.out
+    assert [line for line in printed.err.splitlines() if "without a label" in line] == (
+        [f"imwa: {said} not used"] if said else []
+    )
 
 
 @pytest.fixture

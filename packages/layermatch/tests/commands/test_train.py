@@ -24,6 +24,15 @@ FEW = ["--labels-per-class", "2"]
 QUICK = ["--labels-per-class", "2", "--batch-size", "4", "--unlabelled-ratio", "2", "--threshold", "0.2"]
 RUN = ["train", "digits", *QUICK, "--steps", "24", "--checkpoint-every", "5", "--evaluate-every", "7"]
 RUN += ["--ema-momentum", "0.97"]
+PSEUDO = ["--unlabelled-ratio", "2", "--threshold", "0.2"]  # which supervised refuses
+
+
+def run_of(method):
+    """The words of RUN that `method` looks at, with the method."""
+    at = RUN.index(PSEUDO[0])
+    assert RUN[at : at + len(PSEUDO)] == PSEUDO
+    words = RUN[:at] + RUN[at + len(PSEUDO) :] if method == "supervised" else RUN
+    return [*words, "--method", method]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,7 @@ def whole(tmp_path_factory):
     def folder(method="layermatch"):
         if method not in made:
             made[method] = tmp_path_factory.mktemp("whole") / method
-            assert main([*RUN, "--method", method, "--out", str(made[method])]) == 0
+            assert main([*run_of(method), "--out", str(made[method])]) == 0
         return made[method]
 
     return folder
@@ -78,12 +87,13 @@ def assert_same_run(first, second):
 
 @pytest.mark.parametrize("method", ["supervised", "fixmatch", "layermatch"])
 def test_the_whole_job(method, capsys):
-    assert main([*RUN, "--method", method]) == 0
+    assert main(run_of(method)) == 0
     folder = Path(f"runs/layermatch-digits-{method}-seed-0")
     printed, progress = capsys.readouterr()
     assert f"Run folder: {folder}" in printed
     assert printed.startswith("method")
-    assert max(map(len, printed.splitlines()[:3])) <= 80
+    assert max(len(line) for line in printed.splitlines() if not line.startswith("Figures")) <= 80
+    assert ("used:" in printed) == (method != "supervised")
     assert "24/24 steps" in progress
     written = {path.name for path in folder.iterdir()}
     assert written == {
@@ -174,7 +184,7 @@ def stop_after(monkeypatch, step):
 
 @pytest.mark.parametrize("method", ["supervised", "fixmatch", "layermatch"])
 def test_stopped_and_resumed_equals_unbroken_bit_for_bit(method, whole, monkeypatch, capsys):
-    options = [*RUN, "--method", method]
+    options = run_of(method)
     with monkeypatch.context() as patched:
         stop_after(patched, 10)
         assert main([*options, "--out", "broken"]) == 130
@@ -333,7 +343,19 @@ ERRORS = [
         ["train", "digits", *QUICK, "--method", "fixmatch", "--momentum", "0.9"],
         "--momentum is an option of --method layermatch",
     ),
-    (["train", "digits", *QUICK, "--method", "supervised", "--no-grad-relu"], "--no-grad-relu is an option of"),
+    (["train", "digits", *FEW, "--method", "supervised", "--no-grad-relu"], "--no-grad-relu is an option of"),
+    (
+        ["train", "digits", *FEW, "--method", "supervised", "--threshold", "0.9"],
+        "--threshold is an option of --method fixmatch or layermatch and changes nothing with supervised",
+    ),
+    (
+        ["train", "digits", *FEW, "--method", "supervised", "--unlabelled-ratio", "3"],
+        "--unlabelled-ratio is an option of --method fixmatch or layermatch",
+    ),
+    (
+        ["train", "digits", *FEW, "--method", "supervised", "--unlabelled-weight", "2"],
+        "--unlabelled-weight is an option of --method fixmatch or layermatch",
+    ),
     (["train", "digits", *QUICK, "--avg-clustering", "prototypes"], "prototypes"),
     (["train", "digits", *QUICK, "--device", "tpu9"], "--device is 'tpu9'"),
     (["train", "digits", *QUICK, "--model", "resnet1"], "--model is 'resnet1', which is not known. Did you mean"),

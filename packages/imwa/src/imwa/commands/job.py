@@ -37,13 +37,18 @@ PER_METHOD = {"single": ("one", "one"), "mwa": ("replicas", "one"), "imwa": ("re
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All parts of a run; `training` holds the images trained on, `test` those tested on, `split` what split.json holds."""
+    """All parts of a run.
+
+    `training` holds the images trained on, `test` those tested on, `unlabelled` how many of the training part have no label and
+    are left out, `split` what split.json holds.
+    """
 
     config: "TrainConfig"
     name: str
     data_name: str
     training: ImageSet
     test: ImageSet
+    unlabelled: int
     counts: list[int]
     split: dict[str, Any]
     state: TrainingState
@@ -142,6 +147,7 @@ def build_job(config: "TrainConfig") -> Job:
         data_name=short_name,
         training=replace(training, images=training.images.to(pixels), labels=training.labels.to(pixels)),
         test=replace(test, images=test.images.to(pixels)),
+        unlabelled=int((everything.labels < 0).sum()),
         counts=count_by_class(training.labels, len(training.class_names)),
         split=split,
         state=_build_state(config, model, device),

@@ -129,6 +129,11 @@ def train(config: TrainConfig) -> None:
         to_stderr(
             f"imwa: --episodes is {config.episodes}, but the run has {config.steps} steps; it is run with {config.steps}."
         )
+    if job.unlabelled:
+        one = job.unlabelled == 1
+        to_stderr(
+            f"imwa: {job.unlabelled} {'image' if one else 'images'} without a label {'is' if one else 'are'} not used"
+        )
     if run is None:
         options = plain_config(job.config)
         run = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
@@ -230,9 +235,9 @@ def print_summary(
             numbers, method=job.config.method, cost=steps * job.replicas, steps=steps, averaged=taken, counts=job.counts
         )
     )
-    print(
-        f"{len(job.training)} training images ({max(job.counts)} to {min(job.counts)} a class), {len(job.test)} test images."
-    )
+    most, least = max(job.counts), min(job.counts)
+    a_class = f"{most} to {least}" if most > least else str(most)
+    print(f"{len(job.training)} training images ({a_class} a class), {len(job.test)} test images.")
     if plan_of(job.config)[0] > 1:
-        print("Compare with --method single at as many steps as the cost: that is the same budget in one run.")
+        print("Compare with --method single at as many steps as the cost:\nthat is the same budget in one run.")
     print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))

@@ -128,7 +128,10 @@ def summary(
         ]
         parts.append(table(["averages", "last replicas %", "first gain", "mean gain", "last gain"], [gain]))
         parts.append("gain: accuracy of an average minus the mean accuracy of its replicas, in points.")
-    parts.append("cost: optimizer steps in all. accuracy: BatchNorm statistics averaged; BN recomputed: measured anew.")
+    norms = "averaged" if averaged else "as they ran in training"
+    parts.append(
+        f"cost: optimizer steps in all.\naccuracy: BatchNorm statistics {norms};\nBN recomputed: measured anew."
+    )
     return "\n\n".join(parts[:-1]) + "\n" + parts[-1]
 
 

@@ -48,6 +48,11 @@ UNITS = {
     "pseudo_label_accuracy_all": "% of all",
     "classifier_norm": "mean row norm",
 }
+# Options that not every method looks at; the others refuse them by name.
+LOOKED_AT_BY = {
+    **dict.fromkeys(("grad_relu", "avg_clustering", "momentum"), ("layermatch",)),
+    **dict.fromkeys(("threshold", "unlabelled_ratio", "unlabelled_weight"), ("fixmatch", "layermatch")),
+}
 # What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
 MAY_CHANGE = ("device", "download", "data_folder")
 
@@ -103,11 +108,12 @@ class TrainConfig(RunOptions, ImageDataOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that the chosen method would not look at."""
-        for name in ("grad_relu", "avg_clustering", "momentum"):
-            if name in self.given and self.method != "layermatch" and self.resume is None:
+        for name, methods in LOOKED_AT_BY.items():
+            if name in self.given and self.method not in methods and self.resume is None:
                 flag = "--no-grad-relu" if name == "grad_relu" else "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{flag} is an option of --method layermatch and changes nothing with {self.method}. Leave it out."
+                    f"{flag} is an option of --method {' or '.join(methods)} and changes nothing with {self.method}. "
+                    "Leave it out."
                 )
         assert set(METHODS) >= {self.method}
 
@@ -219,7 +225,9 @@ def print_summary(run: RunFolder, job: Job, *, numbers: dict[str, float | None],
     ]
     print(table(["method", "labels", "steps", "accuracy %", "best %", "used %", "of these right %"], [row]))
     print(
-        f"accuracy: mean of the last {LAST_EVALUATIONS} evaluations of the averaged model on {len(job.test)} test images; "
-        f"best: the largest of all.\nused: unlabelled images above the threshold, in the last fifth."
+        f"accuracy: mean of the last {LAST_EVALUATIONS} evaluations of the averaged model\n"
+        f"on {len(job.test)} test images; best: the largest of all."
     )
+    if rate is not None:
+        print("used: unlabelled images above the threshold, in the last fifth.")
     print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))
