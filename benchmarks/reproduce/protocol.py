@@ -19,12 +19,14 @@ class Arm(NamedTuple):
         cost: gradient evaluations in units of the baseline's.
         steps_factor: the scale's steps are multiplied by it (a control that runs M times longer).
         note: one short sentence for the table, such as `M times the steps`.
+        without: options, each with one value, of the scale's words that this arm's method refuses.
     """
 
     commands: tuple[tuple[str, ...], ...]
     cost: float = 1.0
     steps_factor: int = 1
     note: str = ""
+    without: tuple[str, ...] = ()
 
 
 class Scale(NamedTuple):

@@ -137,7 +137,7 @@ class Reproduction:
         lines = []
         for words in arm.commands:
             command = words[0]
-            line = [*words, *self.scale.words.get(command, ())]
+            line = [*words, *_left(self.scale.words.get(command, ()), arm.without)]
             steps = self.scale.steps.get(command) if self.steps is None else self.steps
             if steps is not None:
                 line += ["--steps", str(steps * arm.steps_factor)]
@@ -147,6 +147,13 @@ class Reproduction:
 
     def _folder(self, name: str, seed: int, number: int) -> Path:
         return self.out / "runs" / name / f"seed-{seed:03d}" / str(number + 1)
+
+
+def _left(words: Sequence[str], without: Sequence[str]) -> list[str]:
+    """The words without the options named in `without` and the value behind each."""
+    return [
+        word for place, word in enumerate(words) if word not in without and not (place and words[place - 1] in without)
+    ]
 
 
 def rows(reproduction: Reproduction, records: Sequence[Record]) -> list[list[str]]:

@@ -6,6 +6,7 @@ ARMS = {
     "supervised": Arm(
         commands=(("train", "--method", "supervised"),),
         note="the labelled images alone; a fifteenth of the images a step",
+        without=("--unlabelled-ratio", "--threshold"),
     ),
     "fixmatch": Arm(commands=(("train", "--method", "fixmatch"),)),
     "grad-relu": Arm(
