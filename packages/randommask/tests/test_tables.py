@@ -30,6 +30,11 @@ def test_layouts(tmp_path, content):
     assert read_table(write(tmp_path, content)) == (["ACGT", "GGNN"], ["1", "0"])
 
 
+def test_a_column_may_be_called_like_dna_where_the_others_are_there(tmp_path):
+    path = write(tmp_path, "sequence,label,ACGTACGT\nACGT,1,2\nGG,0\n")
+    assert read_table(path) == (["ACGT", "GG"], ["1", "0"])
+
+
 def test_other_column_names(tmp_path):
     path = write(tmp_path, "dna,site\nACGT,EI\n")
     assert read_table(path, sequence_column="dna", label_column="site") == (["ACGT"], ["EI"])
@@ -46,6 +51,11 @@ def test_other_column_names(tmp_path):
         ("sequence,label\nACGT,1\nACGT\n", r"a.csv, line 3: the column 'label' is empty"),
         ("sequence,label\n,1\n", r"a.csv, line 2: the column 'sequence' is empty"),
         ("sequence,label\nACGT,1\nMKVLE,0\n", r"a.csv, line 3: 'L' is no letter of DNA"),
+        ("sequence,label\nACGT,1\nACGT,1,x\n", r"a.csv, line 3: the row has 3 cells, but the header line has 2"),
+        ("ACGTACGT,1\nACGT,0\n", r"first line of .*a.csv seems to be data; add a header line such as sequence,label"),
+        ("label\tnnacgtuu\n1\tACGT\n", r"first line of .*a.csv seems to be data; add a header line"),
+        ("ACGTACG,1\n", r"no column 'sequence'; its header line has 'ACGTACG', '1'"),
+        ("ACGTACGTX,1\n", r"no column 'sequence'; its header line has 'ACGTACGTX', '1'"),
         (b"sequence,label\nACGT,\xff\n", r"a.csv, line 2: no text in UTF-8"),
         (gzip.compress(b"sequence,label\nACGT,1\n" * 99)[:40], r"ends within a gzip stream"),
         (b"\x1f\x8bnonsense and more nonsense", r"is damaged"),

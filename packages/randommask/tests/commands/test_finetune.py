@@ -101,6 +101,16 @@ def test_rows_that_stand_on_two_sides_are_counted(tables, tmp_path, capsys):
     assert "60 dev rows also in train" in capsys.readouterr().out
 
 
+def test_rows_without_a_kmer_are_counted(tables, tmp_path, capsys):
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("\n".join(["sequence,label", "AC,1", "GT,0", "A,1", *rows(9, 5)]))
+    words = ["--dev", str(tables["dev"]), "--test", str(mixed), *QUICK, "--out", str(tmp_path / "run")]
+    assert main(["finetune", str(tables["train"]), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "3 test rows have fewer than 3 bases: the model sees nothing of them" in printed
+    assert "train rows have fewer" not in printed
+
+
 @pytest.mark.parametrize(
     ("predicted", "cell"),
     [([0, 0, 0, 0], "0.000, predicts one class only"), ([0, 1, 0, 1], "0.000"), ([0, 0, 1, 1], "1.000")],
@@ -163,6 +173,10 @@ def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
         ),
         (["{labels}"], "labels.csv, line 3: the column 'label' is empty"),
         (["{protein}"], "protein.csv, line 2: 'L' is no letter of DNA"),
+        (["{wide}"], "wide.csv, line 3: the row has 3 cells, but the header line has 2."),
+        (["{bare}"], "bare.csv seems to be data; add a header line such as sequence,label."),
+        (["{short}"], "short.csv: all sequences have fewer than 6 bases (the longest has 5), so none holds a 6-mer."),
+        (["{train}", "--dev", "{short}"], "short.csv: all sequences have fewer than 6 bases (the longest has 5)"),
         (["{one}"], "All training rows have the label '1'. A classifier needs at least two labels."),
         (["{few}"], "2 distinct sequences cannot be divided into 3 parts"),
         (["{train}", "--test", "{other}"], "The test rows have the label '7', which no training row has"),
@@ -182,6 +196,11 @@ def test_mistakes_get_one_sentence_and_write_nothing(tmp_path, capsys, words, se
         "columns": "dna,y\nACGT,1\n",
         "labels": "sequence,label\nACGT,1\nACGT,\n",
         "protein": "sequence,label\nMKVLE,1\n",
+        "wide": "sequence,label\nACGT,1\nACGT,1,0\n",
+        "bare": "ACGTACGTAC,1\nACGT,0\n",
+        "short": "\n".join(
+            ["sequence,label", *(f"{line[: n % 5 + 1]},{line[-1]}" for n, line in enumerate(rows(40, 0)))]
+        ),
         "one": "sequence,label\n" + "".join(f"{line.split(',')[0]},1\n" for line in rows(20, 0)),
         "few": "sequence,label\nACGT,1\nACGTT,0\nACGT,1\n",
         "train": "\n".join(["sequence,label", *rows(20, 0)]),

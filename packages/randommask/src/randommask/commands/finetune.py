@@ -158,6 +158,7 @@ def build_job(config: FinetuneConfig) -> Job:
             config.size, k=config.k, start=config.start, labels=labels, dropout=config.dropout, seed=config.seed
         )
     _refuse_too_long(tables, tokenizer)
+    _refuse_too_short(config, tables, k=tokenizer.k)
     width = model.config.hidden_size
     config = dataclasses.replace(
         config,
@@ -231,6 +232,20 @@ def _refuse_too_long(tables: dict[str, Table], tokenizer: Any) -> None:
             raise UserError(
                 f"A {name} sequence has {len(longest)} bases, but this model reads at most {most}. Cut the sequences, or pretrain with "
                 f"--tokens {len(longest) - tokenizer.k + 1}."
+            )
+
+
+def _refuse_too_short(config: FinetuneConfig, tables: dict[str, Table], *, k: int) -> None:
+    """Refuse a file none of whose sequences holds a k-mer: the model would see [CLS] and [SEP] alone."""
+    longest: dict[str, int] = {}
+    for name, rows in tables.items():
+        place = str({"dev": config.dev, "test": config.test}.get(name) or config.train or "The sample")
+        longest[place] = max([longest.get(place, 0), *map(len, rows.sequences)])
+    for place, bases in longest.items():
+        if bases < k:
+            raise UserError(
+                f"{place}: all sequences have fewer than {k} bases (the longest has {bases}), so none holds a {k}-mer. Give longer "
+                "sequences, or a model of smaller k."
             )
 
 
@@ -321,6 +336,11 @@ def _report(
     print(
         f"rows: {counts}; test classes: {', '.join(f'{name} {classes[number]}' for number, name in enumerate(job.labels))}"
     )
+    k = job.tokenizer.k
+    for name, side in (("train", job.train), ("dev", job.dev), ("test", job.test)):
+        short = sum(len(sequence) < k for sequence in side.sequences)
+        if short:
+            print(f"{short} {name} rows have fewer than {k} bases: the model sees nothing of them")
     for text, count in job.split["repeated"].items():
         if count:
             print(f"{count} {text}")

@@ -7,6 +7,7 @@ import csv
 import difflib
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from randommask.alphabet import FOREIGN, base_codes
 from scarce_common_utils.errors import UserError
 
 _GZIP: Final = b"\x1f\x8b"
+_DNA: Final = re.compile("[ACGTUN]{8,}", re.IGNORECASE)  # shorter ones, such as "tag" and "act", may be names
 
 
 class Table(NamedTuple):
@@ -34,14 +36,15 @@ def read_table(path: Path, *, sequence_column: str = "sequence", label_column: s
         label_column: name of the column of labels.
 
     Raises:
-        UserError: the file is missing or cannot be read, a column is missing, a row has no sequence or no label, or
-            holds letters of no nucleotide; file and line are named.
+        UserError: the file is missing or cannot be read, the header line is one of data, a column is missing, a row has no
+            sequence, no label, more cells than the header or letters of no nucleotide; file and line are named.
     """
     lines = csv.reader(
         io.StringIO(text := _text(path), newline=""), delimiter="\t" if "\t" in text.split("\n", 1)[0] else ","
     )
     try:
         header = [name.strip() for name in next(lines, [])]
+        _refuse_data_as_header(path, header, names=(sequence_column, label_column))
         columns = [
             _column(path, header, name, flag) for name, flag in ((sequence_column, "sequence"), (label_column, "label"))
         ]
@@ -49,6 +52,11 @@ def read_table(path: Path, *, sequence_column: str = "sequence", label_column: s
         for row in lines:
             if not any(cell.strip() for cell in row):
                 continue
+            if len(row) > len(header):
+                raise UserError(
+                    f"{path}, line {lines.line_num}: the row has {len(row)} cells, but the header line has {len(header)}. Put a "
+                    "cell that holds the separator in quotes, or take out what is too much."
+                )
             sequence, label = _cells(path, lines.line_num, row, columns, names=(sequence_column, label_column))
             table.sequences.append(sequence)
             table.labels.append(label)
@@ -84,6 +92,12 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = 1 + raw[: error.start].count(b"\n")
         raise UserError(f"{path}, line {line}: no text in UTF-8. Give a CSV or TSV file.") from error
+
+
+def _refuse_data_as_header(path: Path, header: Sequence[str], *, names: tuple[str, str]) -> None:
+    """A file without a header would lose its first row, or be told to name a column that it does not have."""
+    if not set(names) <= set(header) and any(_DNA.fullmatch(cell) for cell in header):
+        raise UserError(f"The first line of {path} seems to be data; add a header line such as {','.join(names)}.")
 
 
 def _column(path: Path, header: Sequence[str], name: str, kind: str) -> int:
