@@ -54,6 +54,13 @@ def test_the_sample_from_one_command(tmp_path, capsys):
         assert (out / "figures" / name).read_bytes().startswith(b"\x89PNG")
     model = AutoModelForSequenceClassification.from_pretrained(out / "model")
     assert model.config.id2label == {0: "EI", 1: "IE", 2: "N"}
+    card = (out / "model" / "README.md").read_text()
+    assert (
+        "Made by `randommask finetune`, seed 0. Data: splice junctions; rows: 2,552 train, 319 dev, 319 test." in card
+    )
+    assert f"| this folder (epoch {numbers['chosen_epoch']}) | {numbers['mcc_chosen']:.3f} |" in card
+    assert f"| logistic regression, letters by position | {numbers['mcc_positional_regression']:.3f} |" in card
+    assert "| 0 | EI |\n| 1 | IE |\n| 2 | N |" in card
     split = json.loads((out / "split.json").read_text())
     assert sorted(row for side in split["rows"].values() for row in side) == list(range(3190))
 
@@ -86,6 +93,22 @@ def test_default_folders_name_command_start_and_seed(tables, tmp_path, monkeypat
     short = [word for word in words if word not in ("--k", "3")]
     assert main([*short, "--model", str(scratch / "model")]) == 0
     assert (tmp_path / "runs" / "randommask-finetune-pretrained-seed-4" / "model").is_dir()
+
+
+def test_the_card_names_the_pretrained_run_and_its_code_runs(tables, tmp_path, capsys):
+    first, out = tmp_path / "first", tmp_path / "run"
+    assert main(["finetune", str(tables["train"]), *QUICK, "--out", str(first)]) == 0
+    words = ["--model", str(first / "model"), "--steps", "8", "--no-regressions", "--out", str(out)]
+    assert main(["finetune", str(tables["train"]), *words]) == 0
+    card = (out / "model" / "README.md").read_text()
+    assert "# Classifier of DNA sequences, pretrained first" in card
+    assert "Data: train.csv.gz;" in card
+    assert "logistic regression" not in card
+    assert str(tmp_path) not in card
+    capsys.readouterr()
+    code = card.split("```python")[1].split("```")[0].replace("this folder", str(out / "model"))
+    exec(code, {})
+    assert capsys.readouterr().out.strip() in ("0", "1")
 
 
 def test_only_a_test_table_is_given(tables, tmp_path):

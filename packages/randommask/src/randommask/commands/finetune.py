@@ -310,7 +310,7 @@ def _report(
     seconds: float,
 ) -> None:
     """Record, figures and the printed table."""
-    from randommask.training.finetuning_report import draw_finetuning
+    from randommask.training.finetuning_report import classifier_card, draw_finetuning
 
     config = job.config
     run.write_result(
@@ -325,9 +325,18 @@ def _report(
             device=job.device,
         )
     )
+    data, model = _names(config)
     figures = draw_finetuning(
-        run.figures, title=_title(config), history=tuned.history, confusion=last.confusion, labels=job.labels
+        run.figures,
+        title=f"randommask finetune, {data[:40]},\n{model[:44]}, seed {config.seed}",
+        history=tuned.history,
+        confusion=last.confusion,
+        labels=job.labels,
     )
+    card = classifier_card(
+        model=model, data=data, labels=job.labels, counts=job.split["counts"], numbers=numbers, seed=config.seed
+    )
+    (run.model / "README.md").write_text(card, encoding="utf-8")
     counts = ", ".join(f"{count} {name}" for name, count in job.split["counts"].items())
     classes = Counter(job.test.classes.tolist())
     print(
@@ -365,12 +374,10 @@ def score_cell(score: "Score") -> str:
     return f"{score.mcc:.3f}" + (", predicts one class only" if constant else "")
 
 
-def _title(config: FinetuneConfig) -> str:
-    """Command, data, model and seed, for the figures."""
+def _names(config: FinetuneConfig) -> tuple[str, str]:
+    """Data and model in words, for figures and the model card: no folder of this machine."""
     data = "splice junctions" if config.train is None else Path(config.train).name
     if config.model is None:
-        model = f"{config.size} from scratch"
-    else:
-        folder = config.model.resolve()
-        model = f"pretrained {folder.parent.name if folder.name == 'model' else folder.name}"
-    return f"randommask finetune, {data[:40]},\n{model[:44]}, seed {config.seed}"
+        return data, f"{config.size} from scratch"
+    folder = config.model.resolve()
+    return data, f"pretrained {folder.parent.name if folder.name == 'model' else folder.name}"

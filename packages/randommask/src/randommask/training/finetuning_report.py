@@ -1,6 +1,6 @@
-"""Figures of a fine-tuned classifier."""
+"""Figures and the model card of a fine-tuned classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,62 @@ def draw_finetuning(
         _draw_dev(folder / "dev.png", history, title=title),
         _draw_confusion(folder / "confusion.png", confusion, title=title, labels=labels),
     ]
+
+
+def classifier_card(
+    *,
+    model: str,
+    data: str,
+    labels: Sequence[str],
+    counts: Mapping[str, int],
+    numbers: Mapping[str, float | None],
+    seed: int,
+) -> str:
+    """README.md of a saved classifier: what it began as, its classes and rows, what was measured, how to load it.
+
+    Args:
+        model: what it began as, in words.
+        data: name of the training table.
+        labels: K names in the order of the classes.
+        counts: rows by side.
+        numbers: of the run's record.
+        seed: of the run.
+    """
+    classes = "\n".join(f"| {number} | {label} |" for number, label in enumerate(labels))
+    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    names = {"positional": "logistic regression, letters by position", "kmer": "logistic regression, 4-mer counts"}
+    floors = "".join(
+        f"| {text} | {numbers[key]:.3f} |\n"
+        for name, text in names.items()
+        if (key := f"mcc_{name}_regression") in numbers
+    )
+    return f"""# Classifier of DNA sequences, {model}
+
+Made by `randommask finetune`, seed {seed}. Data: {data}; rows: {rows}. {numbers["test_rows_also_in_train"]} of the test rows also stand
+in the training rows. The weights in this folder are those of epoch {numbers["chosen_epoch"]}, which had the lowest dev loss.
+
+| whole test set | MCC |
+|---|---|
+| this folder (epoch {numbers["chosen_epoch"]}) | {numbers["mcc_chosen"]:.3f} |
+| the last epoch, not kept | {numbers["mcc_last"]:.3f} |
+{floors}
+One seed says little.
+
+| class | label |
+|---|---|
+{classes}
+
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("this folder").eval()
+tokenizer = AutoTokenizer.from_pretrained("this folder", trust_remote_code=True)  # the folder carries the tokenizer's code
+with torch.no_grad():
+    logits = model(**tokenizer(["GATTACAGATTACA"], return_tensors="pt")).logits
+print(model.config.id2label[int(logits.argmax())])
+```
+"""
 
 
 def _draw_dev(path: Path, history: Sequence[tuple[float, float, float]], *, title: str) -> Path:
