@@ -24,7 +24,7 @@ CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 METHODS = ("layermatch", "imwa", "randommask")
 PACKAGES = {"common-utils": "scarce_common_utils", **{method: method for method in METHODS}}  # folder -> module
 EXTRAS = {
-    "common-utils": "images,figures,vision,hf",
+    "common-utils": "images,figures,models,vision,hf",
     "layermatch": "vision,hf,lightning",
     "imwa": "vision,hf",
     "randommask": "",

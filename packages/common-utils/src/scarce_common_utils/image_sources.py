@@ -5,17 +5,26 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from scarce_common_utils.errors import UserError
 
-if TYPE_CHECKING:
-    from scarce_common_utils.images import RawSet
 
-Parts = tuple["RawSet", "RawSet | None"]
+@dataclass(frozen=True)
+class RawSet:
+    """Images as a source gives them: `items` are PIL images, paths, encoded bytes or uint8 arrays (H, W) or (H, W, 3)."""
+
+    items: Sequence[Any]
+    labels: Sequence[int]
+    class_names: tuple[str, ...]
+    place: str
+
+
+Parts = tuple[RawSet, RawSet | None]
 
 
 def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
@@ -150,9 +159,7 @@ def _datasets(what: str) -> Any:
     return datasets
 
 
-def _torchvision_part(part: Any, place: str) -> "RawSet":
-    from scarce_common_utils.images import RawSet
-
+def _torchvision_part(part: Any, place: str) -> RawSet:
     labels = getattr(part, "targets", None)
     labels = getattr(part, "labels", None) if labels is None else labels
     data = getattr(part, "data", None)
@@ -180,9 +187,7 @@ def _hub_parts(loaded: dict[str, Any], *, place: str) -> Parts:
     return train, _hub_part(loaded[test_name], f"{place} ({test_name})", train.class_names)
 
 
-def _hub_part(part: Any, place: str, class_names: tuple[str, ...] | None) -> "RawSet":
-    from scarce_common_utils.images import RawSet
-
+def _hub_part(part: Any, place: str, class_names: tuple[str, ...] | None) -> RawSet:
     columns = list(part.column_names)
     image = next((name for name in ("image", "img", "images", "bytes") if name in columns), None)
     label = next((name for name in ("label", "labels", "fine_label", "class", "target") if name in columns), None)

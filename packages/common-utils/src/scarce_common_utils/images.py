@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.image_sources import from_hub, from_parquet, from_saved_set, from_torchvision
+from scarce_common_utils.image_sources import RawSet, from_hub, from_parquet, from_saved_set, from_torchvision
 from scarce_common_utils.streams import stream
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -53,16 +53,6 @@ class ImageSet:
     def take(self, indices: Tensor) -> "ImageSet":
         """The images at `indices`, Int64, in that order."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
-
-
-@dataclass(frozen=True)
-class RawSet:
-    """Images as a source gives them: `items` are PIL images, paths, encoded bytes or uint8 arrays (H, W) or (H, W, 3)."""
-
-    items: Sequence[Any]
-    labels: Sequence[int]
-    class_names: tuple[str, ...]
-    place: str
 
 
 def load_images(
