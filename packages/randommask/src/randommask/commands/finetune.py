@@ -337,6 +337,14 @@ def _report(
         model=model, data=data, labels=job.labels, counts=job.split["counts"], numbers=numbers, seed=config.seed
     )
     (run.model / "README.md").write_text(card, encoding="utf-8")
+    _print_rows(job)
+    _print_scores(numbers, tuned=tuned, last=last, chosen=chosen)
+    print(closing_lines(run, seed=config.seed, figures=figures, model=True))
+
+
+def _print_rows(job: Job) -> None:
+    """What it began as, and the rows of each side with what is odd about them."""
+    config, k = job.config, job.tokenizer.k
     counts = ", ".join(f"{count} {name}" for name, count in job.split["counts"].items())
     classes = Counter(job.test.classes.tolist())
     print(
@@ -345,7 +353,6 @@ def _report(
     print(
         f"rows: {counts}; test classes: {', '.join(f'{name} {classes[number]}' for number, name in enumerate(job.labels))}"
     )
-    k = job.tokenizer.k
     for name, side in (("train", job.train), ("dev", job.dev), ("test", job.test)):
         short = sum(len(sequence) < k for sequence in side.sequences)
         if short:
@@ -353,6 +360,10 @@ def _report(
     for text, count in job.split["repeated"].items():
         if count:
             print(f"{count} {text}")
+
+
+def _print_scores(numbers: dict[str, float | None], *, tuned: "Tuned", last: "Score", chosen: "Score") -> None:
+    """The table of MCC, beside the regressions."""
     rows: list[list[str]] = [
         ["last epoch", score_cell(last)],
         [f"epoch {tuned.epoch}, lowest dev loss", score_cell(chosen)],
@@ -365,7 +376,6 @@ def _report(
             rows.append([label, f"{numbers[f'mcc_{name}_regression']:.3f}"])
     print("\n" + table(["whole test set", "MCC"], rows))
     print("The model kept is that of the lowest dev loss.")
-    print(closing_lines(run, seed=config.seed, figures=figures, model=True))
 
 
 def score_cell(score: "Score") -> str:

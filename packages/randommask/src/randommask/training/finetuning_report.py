@@ -69,7 +69,7 @@ in the training rows. The weights in this folder are those of epoch {numbers["ch
 | whole test set | MCC |
 |---|---|
 | this folder (epoch {numbers["chosen_epoch"]}) | {numbers["mcc_chosen"]:.3f} |
-| the last epoch, not kept | {numbers["mcc_last"]:.3f} |
+| after the last epoch | {numbers["mcc_last"]:.3f} |
 {floors}
 One seed says little.
 
