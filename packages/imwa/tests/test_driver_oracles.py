@@ -120,7 +120,7 @@ def _leaves(tree, path=""):
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
 def test_o3_resume_after_any_step(optimizer, policy):
     """Stopped after any of the 3 x 24 steps and loaded into fresh objects: the next step ends in the same whole state,
-    and every twelfth of them is carried to the end of the run."""
+    and every eighteenth of them is carried to the end of the run."""
     table, files = data(), []
     own = Set(net(), optimizer)
     torch.manual_seed(123)
@@ -144,9 +144,9 @@ def test_o3_resume_after_any_step(optimizer, policy):
                 taken += 1
                 if taken == 1:
                     assert_same(_leaves(again.state_dict()), _leaves(states[number + 1]))
-                if taken == 1 and number % 12:
+                if taken == 1 and number % 18:
                     break
-            if taken and number % 12:
+            if taken and number % 18:
                 break
         else:
             assert taken == 3 * STEPS - 1 - number

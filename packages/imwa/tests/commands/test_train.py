@@ -83,7 +83,7 @@ def test_each_method_does_the_whole_job_on_digits(words, cost, averages, tmp_pat
     assert re.search(rf"{words[1]} +20 +{cost} ", printed.out)
     assert max(len(line) for line in printed.out.splitlines() if str(run) not in line) <= 80, printed.out
     assert ("BatchNorm statistics averaged" in printed.out) == (words[1] != "single")
-    assert ("as they ran in training" in printed.out) == (words[1] == "single")
+    assert ("BatchNorm statistics as trained" in printed.out) == (words[1] == "single")
     assert "(139 to 6 a class)" in printed.out
     assert f"{cost}/{cost} steps" in printed.err
     for name in (
@@ -125,19 +125,24 @@ def follow_the_card(run, data):
     return 100.0 * sum(right) / len(right)
 
 
-@pytest.mark.parametrize("model", ["small", "resnet32", "squeezenet1_1"])
-@pytest.mark.parametrize("method", ["single", "imwa"])
-def test_the_written_model_loaded_by_its_card_has_the_final_accuracy(model, method, pictures, tmp_path, no_figures):
-    words = ["--model", model, "--method", method, "--seed", "2", "--threads", "1"]
-    words += ["--replicas", "2", "--episodes", "2"] if method == "imwa" else []
-    if model == "squeezenet1_1":
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("single", ["--model", "small", "--steps", "12", "--batch-size", "8"]),
+        ("imwa", ["--model", "resnet32", "--schedule", "steps", "--steps", "2", "--batch-size", "2"]),
+        ("imwa", ["--model", "squeezenet1_1", "--image-size", "32", "--steps", "2", "--batch-size", "2"]),
+    ],
+)
+def test_the_written_model_loaded_by_its_card_has_the_final_accuracy(method, words, pictures, tmp_path, no_figures):
+    torchvision = "squeezenet1_1" in words
+    if torchvision:
         pytest.importorskip("torchvision", reason="torchvision is not installed: pip install 'imwa[vision]'")
-        words += ["--image-size", "32"]
-    steps = ["--steps", "12", "--batch-size", "8"] if model == "small" else ["--steps", "2", "--batch-size", "2"]
+    averaged = ["--replicas", "2", "--episodes", "2"] if method == "imwa" else []
+    words = ["--method", method, *averaged, *words, "--seed", "2", "--threads", "1"]
     run = tmp_path / "run"
-    assert main(["train", str(pictures), *words, *steps, "--out", str(run)]) == 0
+    assert main(["train", str(pictures), *words, "--out", str(run)]) == 0
     accuracy = json.loads((run / "result.json").read_text())["numbers"]["accuracy"]
-    test = load_images(str(pictures), image_size=32 if model == "squeezenet1_1" else None, seed=2)[1]
+    test = load_images(str(pictures), image_size=32 if torchvision else None, seed=2)[1]
     assert follow_the_card(run, test) == accuracy
     assert f"{accuracy:.2f} % of 30 images" in (run / "model" / "README.md").read_text()
     written, last = load_file(run / "model" / "model.safetensors"), final_state(run)
@@ -145,7 +150,7 @@ def test_the_written_model_loaded_by_its_card_has_the_final_accuracy(model, meth
         assert torch.equal(value, last[f"/iterative/start/model/tensors/{name}"]), name
 
 
-def test_a_run_of_enough_steps_learns(pictures, tmp_path):
+def test_a_run_of_enough_steps_learns(pictures, tmp_path, no_figures):
     run = tmp_path / "run"
     words = ["--replicas", "2", "--episodes", "3", "--batch-size", "16", "--steps", "40"]
     assert main(["train", str(pictures), *words, "--out", str(run)]) == 0
@@ -205,7 +210,8 @@ def test_stopped_at_any_step_and_resumed_the_run_is_the_unbroken_one(
 ):
     words = ["train", str(pictures), "--imbalance", "4", *IMWA, "--optimizer-state", policy, "--checkpoint-every", "1"]
     assert main([*words, "--out", str(tmp_path / "straight")]) == 0
-    for saves in range(1, 13) if policy == "average" else (2, 6, 9):
+    # Of 12 steps: within a replica, at its end, at an episode's end and right after it, and before the last.
+    for saves in (1, 2, 4, 5, 8, 11) if policy == "average" else (3, 6, 9):
         run = tmp_path / f"run-{saves}"
         with monkeypatch.context() as patch:
             stop_after(patch, saves)
@@ -224,18 +230,18 @@ def test_a_checkpoint_between_two_readings_of_the_loss_keeps_their_sum(pictures,
         "--method",
         "single",
         "--steps",
-        "300",
+        "200",
         "--batch-size",
         "4",
         "--checkpoint-every",
-        "149",
+        "99",
     ]
     assert main([*words, "--out", str(tmp_path / "straight")]) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(Stop):
             main([*words, "--out", str(tmp_path / "run")])
-    assert lines(tmp_path / "run")[-1]["step"] == 146  # the loss is read every third step
+    assert lines(tmp_path / "run")[-1]["step"] == 97  # the loss is read every second step
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
@@ -274,7 +280,7 @@ def test_killed_by_the_system_a_real_process_resumes_to_the_same_bits(pictures, 
         "--episodes",
         "4",
         "--steps",
-        "40",
+        "24",
         "--batch-size",
         "8",
         "--checkpoint-every",
@@ -314,7 +320,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(pictures, tmp_pat
     assert_same_run(run, tmp_path / "straight")
 
 
-def test_a_finished_run_resumed_says_the_same_again(pictures, tmp_path, capsys):
+def test_a_finished_run_resumed_says_the_same_again(pictures, tmp_path, capsys, no_figures):
     run = tmp_path / "run"
     assert main(["train", str(pictures), *IMWA, "--out", str(run)]) == 0
     numbers, first = json.loads((run / "result.json").read_text())["numbers"], capsys.readouterr().out
@@ -323,31 +329,8 @@ def test_a_finished_run_resumed_says_the_same_again(pictures, tmp_path, capsys):
     assert capsys.readouterr().out == first
 
 
-def test_a_torchvision_model_and_half_precision(pictures, tmp_path):
-    pytest.importorskip("torchvision", reason="torchvision is not installed: pip install 'imwa[vision]'")
-    words = ["--model", "squeezenet1_1", "--image-size", "32", "--precision", "bf16", "--steps", "2", "--episodes", "2"]
-    assert (
-        main(["train", str(pictures), *words, "--replicas", "2", "--batch-size", "4", "--out", str(tmp_path / "run")])
-        == 0
-    )
-
-
-def test_resnet32_and_the_steps_schedule(pictures, tmp_path):
-    words = [
-        "--model",
-        "resnet32",
-        "--schedule",
-        "steps",
-        "--steps",
-        "3",
-        "--episodes",
-        "3",
-        "--replicas",
-        "2",
-        "--batch-size",
-        "4",
-    ]
-    assert main(["train", str(pictures), *words, "--out", str(tmp_path / "run")]) == 0
+def test_half_precision(pictures, tmp_path, no_figures):
+    assert main(["train", str(pictures), *IMWA, "--precision", "bf16", "--out", str(tmp_path / "run")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -447,7 +430,7 @@ def test_more_episodes_than_steps_are_said_and_run_as_many_as_steps(pictures, tm
     assert lines(tmp_path / "nine") == lines(tmp_path / "four")
 
 
-def test_a_resume_refuses_by_name_what_would_change_the_result(pictures, tmp_path, capsys):
+def test_a_resume_refuses_by_name_what_would_change_the_result(pictures, tmp_path, capsys, no_figures):
     run = tmp_path / "run"
     assert main(["train", str(pictures), *IMWA, "--out", str(run)]) == 0
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -463,7 +446,7 @@ def test_a_resume_refuses_by_name_what_would_change_the_result(pictures, tmp_pat
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_data_that_changed_under_a_run_are_refused(pictures, tmp_path, capsys):
+def test_data_that_changed_under_a_run_are_refused(pictures, tmp_path, capsys, no_figures):
     with numpy.load(pictures) as file:
         arrays = {name: file[name] for name in file.files}
     data = tmp_path / "mine.npz"

@@ -51,7 +51,8 @@ def test_importing_costs_under_0_3_cpu_seconds_over_torch():
         "for name in imwa.__all__: getattr(imwa, name)\n"
         "print(time.process_time() - begin)"
     )
-    assert min(float(in_a_fresh_process(code)) for _ in range(3)) < 0.3
+    # The smallest of three counts, since other work slows a process; the first that is small enough settles it.
+    assert any(float(in_a_fresh_process(code)) < 0.3 for _ in range(3))
 
 
 def test_public_names_are_listed_and_documented():

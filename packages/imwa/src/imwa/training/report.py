@@ -4,15 +4,18 @@ Letters   K classes, M replicas, E episodes.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from imwa.training.evaluation import Evaluation, group_accuracies, groups_by_count, thirds_by_rank
-from scarce_common_utils.figures import bar_figure, line_figure, table
+from scarce_common_utils.figures import COLOURS, bar_figure, figure, label_right, line_figure, table
 
 Lines = Sequence[Mapping[str, Any]]
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 GROUPS = ("many", "medium", "few", "head", "middle", "tail")
 MOST_CLASSES_NAMED = 30
+NEAR = 0.055  # of the axes' height: names of lines that end nearer than this would pile up beside them
 
 
 def averages(lines: Lines) -> list[Mapping[str, Any]]:
@@ -77,13 +80,11 @@ def draw_figures(
     made = []
     if replicas > 1:
         ends = [float(line["global_step"] + 1) for line in means]
-        gains = {"gain": (ends, [line["gain"] for line in means]), "none": (ends, [0.0] * len(ends))}
         made.append(
-            line_figure(
+            draw_gains(
                 folder / "gain_by_episode.png",
-                gains,
-                x_label="global step at which the average was taken",
-                y_label="gain, points of test accuracy",
+                ends,
+                [line["gain"] for line in means],
                 caption=f"{title}: average minus mean of its {replicas} replicas",
             )
         )
@@ -92,12 +93,35 @@ def draw_figures(
         _class_figure(folder / "accuracy_by_class.png", final, title=title, class_names=class_names, counts=counts)
     )
     losses = _by_replica(lines, "loss")
-    made.append(
-        line_figure(
-            folder / "loss.png", losses, x_label="global step", y_label="training loss, nats", caption=f"{title}: loss"
-        )
-    )
+    made.append(draw_lines(folder / "loss.png", losses, y_label="training loss, nats", caption=f"{title}: loss"))
     return made
+
+
+def draw_gains(path: Path, steps: Sequence[float], gains: Sequence[float], *, caption: str) -> Path:
+    """The gain of each average in points over the step at which it was taken, above or below a thin line at no gain."""
+    x_label, y_label = "global step at which the average was taken", "gain, points of test accuracy"
+    with figure(path, x_label=x_label, y_label=y_label, caption=caption) as axes:
+        axes.axhline(0.0, color="#888888", linewidth=0.8, zorder=1)
+        axes.plot(steps, gains, color=COLOURS[0], linewidth=1.6, marker="o", markersize=3, zorder=2)
+        label_right(axes, [(0.0, "no gain", "#666666"), *((gain, "gain", COLOURS[0]) for gain in gains[-1:])])
+    return path
+
+
+def draw_lines(path: Path, series: Series, *, y_label: str, caption: str) -> Path:
+    """Lines over the global step, named at their right ends, or in a legend where these lie too near to each other."""
+    with figure(path, x_label="global step", y_label=y_label, caption=caption) as axes:
+        ends = []
+        for number, (name, (x, y)) in enumerate(series.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if len(x) <= 30 else None, markersize=3, label=name)
+            ends += [(y[-1], name, colour)] if y else []
+        low, high = axes.get_ylim()
+        heights = sorted(height for height, _, _ in ends)
+        if any(after - before < NEAR * (high - low) for before, after in pairwise(heights)):
+            axes.legend(frameon=False, fontsize=9, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        else:
+            label_right(axes, ends)
+    return path
 
 
 def summary(
@@ -128,9 +152,9 @@ def summary(
         ]
         parts.append(table(["averages", "last replicas %", "first gain", "mean gain", "last gain"], [gain]))
         parts.append("gain: accuracy of an average minus the mean accuracy of its replicas, in points.")
-    norms = "averaged" if averaged else "as they ran in training"
+    norms = "averaged" if averaged else "as trained"
     parts.append(
-        f"cost: optimizer steps in all.\naccuracy: BatchNorm statistics {norms};\nBN recomputed: measured anew."
+        f"cost: optimizer steps in all.\naccuracy: BatchNorm statistics {norms}; BN recomputed: measured anew."
     )
     return "\n\n".join(parts[:-1]) + "\n" + parts[-1]
 
@@ -158,9 +182,7 @@ def _accuracy_figure(path: Path, lines: Lines, *, title: str, replicas: int) -> 
             [float(line["global_step"] + 1) for line in means],
             [line["average_accuracy"] for line in means],
         )
-    return line_figure(
-        path, series, x_label="global step", y_label="test accuracy, %", caption=f"{title}: accuracy in training"
-    )
+    return draw_lines(path, series, y_label="test accuracy, %", caption=f"{title}: accuracy in training")
 
 
 def _class_figure(

@@ -48,9 +48,9 @@ def draw_figures(
     """
     steps, accuracies = _series(lines, "accuracy")
     mask_steps, rates = _series(lines, "mask_rate")
-    pseudo = {"above threshold": "pseudo_label_accuracy", "all": "pseudo_label_accuracy_all"}
-    shares = _several(lines, pseudo) | {"share used": (mask_steps, [100.0 * rate for rate in rates])}
-    losses = {"all": "loss", "labelled": "labelled_loss", "unlabelled": "unlabelled_loss"}
+    pseudo = {"right, of those used": "pseudo_label_accuracy", "right, of all": "pseudo_label_accuracy_all"}
+    shares = _several(lines, pseudo) | {"used, of all": (mask_steps, [100.0 * rate for rate in rates])}
+    losses = {"total": "loss", "labelled": "labelled_loss", "unlabelled": "unlabelled_loss"}
     norms = _several(lines, {"classifier": "classifier_norm"})
     error = {"averaged model": (steps, [100.0 - accuracy for accuracy in accuracies])}
     drawn = [
@@ -59,7 +59,7 @@ def draw_figures(
         ("classifier_norm.png", norms, "mean norm of the classifier's rows", "classifier norm"),
     ]
     if mask_steps:
-        drawn.append(("pseudo_labels.png", shares, "%", "pseudo-labels that are right, and the share used"))
+        drawn.append(("pseudo_labels.png", shares, "% of unlabelled images", "pseudo-labels used, and right"))
     made = [
         line_figure(folder / name, series, x_label="optimizer step", y_label=y_label, caption=f"{title}: {what}")
         for name, series, y_label, what in drawn
