@@ -73,7 +73,10 @@ def torchvision_model(name: str, classes: int, *, ours: Sequence[str], package: 
     """
     meant = difflib.get_close_matches(name, ours, n=1, cutoff=0.75)
     if meant and not _is_installed("torchvision"):
-        raise UserError(f"--model is {name!r}, which is not known. Did you mean {meant[0]}?")
+        line = f"pip install '{package}[vision]'"
+        raise UserError(
+            f"--model is {name!r}, which is not known. Did you mean {meant[0]}? A model of torchvision's needs it: {line}"
+        )
     models = _torchvision("models", wanted=f"--model {name}", line=f"pip install '{package}[vision]'")
     known = models.list_models(module=models)
     if name not in known:
