@@ -16,7 +16,7 @@ class Arm(NamedTuple):
 
     Attributes:
         commands: for each command line the words after the program's name, such as `(("train", "--method", "fixmatch"),)`.
-        cost: gradient evaluations in units of the baseline's.
+        cost: optimizer steps in units of the baseline's (randommask: of pretraining).
         steps_factor: the scale's steps are multiplied by it (a control that runs M times longer).
         note: one short sentence for the table, such as `M times the steps`.
         without: options, each with one value, of the scale's words that this arm's method refuses.
