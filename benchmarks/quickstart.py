@@ -25,9 +25,8 @@ def main(out: Path = Path("runs/quickstart")) -> int:
     for reproduction, _ in found:
         print(f"{reproduction.package}: {reproduction.scale.note}")
     print("A row of one seed shows that the method runs on real data, and claims nothing about which arm is better.")
-    print(
-        "cost: optimizer steps in units of the first arm's (randommask: of pretraining). s: seconds. Several seeds: benchmarks/README.md.\n"
-    )
+    print("cost: optimizer steps in units of the first arm's (randommask: of pretraining). s: seconds.")
+    print("Several seeds: benchmarks/README.md.\n")
     for folder in sorted({path.parent for reproduction, _ in found for path in reproduction.figures()}):
         print(f"Figures in {folder}: {', '.join(sorted(path.name for path in folder.glob('*.png')))}")
     return 0
