@@ -55,7 +55,7 @@ def test_every_replica_starts_from_the_same_state_and_its_own_generators():
         starts.setdefault(replica.episode, []).append(
             (copied(model), momenta, scheduler.last_epoch, optimizer.param_groups[0]["lr"])
         )
-        draws.setdefault(replica.episode, []).append((random.random(), numpy.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+        draws.setdefault(replica.episode, []).append((random.random(), numpy.random.rand(), torch.rand(1).item()))  # noqa: NPY002 (the global generator is meant)
         for _ in replica.steps:
             train(model, optimizer, replica.generator)
             scheduler.step()

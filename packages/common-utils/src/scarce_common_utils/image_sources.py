@@ -53,10 +53,10 @@ def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
         parts = [constructor(root=folder, **choice, **extra) for choice in choices]
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         raise UserError(f"torchvision:{name} cannot be loaded into {folder} ({str(error).splitlines()[0]}).") from error
-    return tuple(
-        _torchvision_part(part, f"torchvision:{name} ({word})")
-        for part, word in zip(parts, ("train", "test"), strict=True)
-    )  # type: ignore[return-value]  # two parts in, two out
+    train, test = parts
+    return _torchvision_part(train, f"torchvision:{name} (train)"), _torchvision_part(
+        test, f"torchvision:{name} (test)"
+    )
 
 
 def torchvision_model(name: str, classes: int, *, ours: Sequence[str], package: str) -> Any:
