@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from layermatch.classifier import SplitModel, split_classifier
+from layermatch.models.small_cnn import SmallCNN
 from layermatch.models.wide_resnet import PUBLISHED, published_wide_resnet, small_wide_resnet
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sources import torchvision_model
@@ -30,10 +31,12 @@ def build_split(config: "TrainConfig", *, classes: int, size: torch.Size) -> Spl
     seed_random_state(stream_seed(config.seed, "init"))
     if config.model == "small":
         model: nn.Module = small_wide_resnet(classes, channels=channels, side=max(height, width))
+    elif config.model == "cnn":
+        model = SmallCNN(classes, channels=channels)
     elif config.model in PUBLISHED:
         model = published_wide_resnet(config.model, classes, channels=channels)
     else:
-        model = torchvision_model(config.model, classes, ours=("small", *PUBLISHED), package="layermatch")
+        model = torchvision_model(config.model, classes, ours=("small", "cnn", *PUBLISHED), package="layermatch")
     seed_random_state(stream_seed(config.seed, "dropout"))
     try:
         return split_classifier(model)
@@ -46,6 +49,8 @@ def recipe(model: str) -> tuple[str, str]:
     size = 'len(config["class_names"]), channels=config["channels"]'
     if model == "small":
         return "from layermatch import small_wide_resnet", f'small_wide_resnet({size}, side=max(config["image_size"]))'
+    if model == "cnn":
+        return "from layermatch.models.small_cnn import SmallCNN", f"SmallCNN({size})"
     if model in PUBLISHED:
         return "from layermatch import published_wide_resnet", f'published_wide_resnet(config["model"], {size})'
     return (
@@ -61,7 +66,7 @@ def check_model(config: "TrainConfig", split: SplitModel, *, size: torch.Size) -
         UserError: the model does not take images of this size, or returns more than logits.
     """
     grey_or_colour, height, width = size
-    ours = config.model == "small" or config.model in PUBLISHED
+    ours = config.model in ("small", "cnn", *PUBLISHED)
     channels = grey_or_colour if ours else 3
     trial = copy.deepcopy(split)
     try:

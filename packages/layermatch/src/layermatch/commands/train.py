@@ -69,7 +69,9 @@ class TrainConfig(RunOptions, ImageDataOptions):
     ] = "layermatch"
     model: Annotated[
         str,
-        Option("small (a WideResNet for 8x8 to 64x64), wrn-28-2, wrn-28-8, wrn-37-2, or a torchvision model's name"),
+        Option(
+            "small (a WideResNet for 8x8 to 64x64), cnn (three layers), wrn-28-2, wrn-28-8, wrn-37-2, or a torchvision name"
+        ),
     ] = "small"
     steps: Annotated[int, Option("Optimizer steps", at_least=1)] = 1000
     batch_size: Annotated[int, Option("Labelled images a step", at_least=1)] = 16
