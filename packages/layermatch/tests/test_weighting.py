@@ -15,7 +15,7 @@ def probabilities(samples, classes, dtype=torch.float32, sharpness=3.0):
 @pytest.mark.parametrize(("samples", "classes"), [(1, 2), (17, 3), (200, 10)])
 def test_fixed_threshold_equals_the_twin(samples, classes, threshold, dtype):
     q = probabilities(samples, classes, dtype)
-    weights, mask = FixedThreshold(threshold)(q)
+    weights, mask, _ = FixedThreshold(threshold)(q)
     assert weights.tolist() == fixed_threshold(q.tolist(), threshold)
     assert mask.tolist() == [weight == 1.0 for weight in weights.tolist()]
     assert weights.dtype == dtype
@@ -39,7 +39,7 @@ def test_o7_any_threshold_below_one_over_k_takes_everything(threshold):
 
 def test_o7_one_hot_and_uniform_rows_give_no_nan_and_the_threshold_itself_counts():
     q = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.95, 0.05], [0.9499, 0.0501]])
-    weights, mask = FixedThreshold(0.95)(q)
+    weights, mask, _ = FixedThreshold(0.95)(q)
     assert weights.tolist() == [1, 0, 1, 0]
     assert mask.tolist() == [True, False, True, False]
     assert not weights.requires_grad

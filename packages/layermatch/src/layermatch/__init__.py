@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .training.schedule import cosine_factor, half_life_momentum
     from .views.strong import strong_views
     from .views.weak import weak_views
-    from .weighting import FixedThreshold, Weighted
+    from .weighting import FixedThreshold, PseudoLabelWeighting, Weighted, WeightingRule
 
 _MODULES = {
     "FixedThreshold": "weighting",
@@ -23,9 +23,11 @@ _MODULES = {
     "LayerMatchOutput": "criterion",
     "METHODS": "methods",
     "ModelAverage": "training.ema",
+    "PseudoLabelWeighting": "weighting",
     "SplitModel": "classifier",
     "Supervised": "methods",
     "Weighted": "weighting",
+    "WeightingRule": "weighting",
     "WideResNet": "models.wide_resnet",
     "cosine_factor": "training.schedule",
     "grad_relu_logits": "grad_relu",
@@ -43,9 +45,11 @@ __all__ = [  # noqa: RUF022 (in the order of _MODULES)
     "LayerMatchOutput",
     "METHODS",
     "ModelAverage",
+    "PseudoLabelWeighting",
     "SplitModel",
     "Supervised",
     "Weighted",
+    "WeightingRule",
     "WideResNet",
     "__version__",
     "cosine_factor",

@@ -114,7 +114,7 @@ class LayerMatch(nn.Module):
         labelled_loss = nn.functional.cross_entropy(widened(labelled_logits), labels)
         probabilities = self.centres.probabilities(weak, classifier)
         pseudo_labels = probabilities.argmax(dim=-1)
-        weights, mask = self.weighting(probabilities)
+        weights, mask, *_ = self.weighting(probabilities)
         strong_logits = widened(self.centres.logits(strong, classifier, grad_relu=self.grad_relu))
         losses = nn.functional.cross_entropy(strong_logits, pseudo_labels, reduction="none")
         unlabelled_loss = (weights * losses).mean()
