@@ -15,15 +15,26 @@ if TYPE_CHECKING:
     from .training.schedule import cosine_factor, half_life_momentum
     from .views.strong import strong_views
     from .views.weak import weak_views
-    from .weighting import FixedThreshold, PseudoLabelWeighting, Weighted, WeightingRule
+    from .weighting import (
+        FixedThreshold,
+        FlexMatchWeighting,
+        FreeMatchWeighting,
+        PseudoLabelWeighting,
+        SoftMatchWeighting,
+        Weighted,
+        WeightingRule,
+    )
 
 _MODULES = {
     "FixedThreshold": "weighting",
+    "FlexMatchWeighting": "weighting",
+    "FreeMatchWeighting": "weighting",
     "LayerMatch": "criterion",
     "LayerMatchOutput": "criterion",
     "METHODS": "methods",
     "ModelAverage": "training.ema",
     "PseudoLabelWeighting": "weighting",
+    "SoftMatchWeighting": "weighting",
     "SplitModel": "classifier",
     "Supervised": "methods",
     "Weighted": "weighting",
@@ -41,11 +52,14 @@ _MODULES = {
 
 __all__ = [  # noqa: RUF022 (in the order of _MODULES)
     "FixedThreshold",
+    "FlexMatchWeighting",
+    "FreeMatchWeighting",
     "LayerMatch",
     "LayerMatchOutput",
     "METHODS",
     "ModelAverage",
     "PseudoLabelWeighting",
+    "SoftMatchWeighting",
     "SplitModel",
     "Supervised",
     "Weighted",

@@ -4,7 +4,18 @@
 """
 
 from .fixed import FixedThreshold
+from .flexmatch import FlexMatchWeighting
+from .freematch import FreeMatchWeighting
 from .pseudolabel import PseudoLabelWeighting
 from .rule import Weighted, WeightingRule
+from .softmatch import SoftMatchWeighting
 
-__all__ = ["FixedThreshold", "PseudoLabelWeighting", "Weighted", "WeightingRule"]
+__all__ = [
+    "FixedThreshold",
+    "FlexMatchWeighting",
+    "FreeMatchWeighting",
+    "PseudoLabelWeighting",
+    "SoftMatchWeighting",
+    "Weighted",
+    "WeightingRule",
+]

@@ -103,6 +103,18 @@ class WeightingRule(nn.Module):
         )
 
 
+def all_finite(confidence: Tensor, finite: Tensor | None) -> Tensor:
+    """Bool[], whether all of Float[U] is finite and `finite`, where given, is True."""
+    found = confidence.isfinite().all()
+    return found if finite is None else found & finite
+
+
+def move(average: Tensor, batch: Tensor, *, momentum: float, moves: Tensor) -> None:
+    """In place: average + (1 - momentum) (batch - average) where `moves` Bool[] holds, else the bits that were there."""
+    moved = average.lerp(batch.to(average.dtype), 1.0 - momentum)
+    average.copy_(torch.where(moves, moved, average))
+
+
 def check_range(name: str, value: float, least: float, most: float) -> float:
     """The value as a float; a ValueError that names it if it lies outside `least` to `most` or is not a number."""
     if not least <= value <= most:
