@@ -25,7 +25,7 @@ class TrainConfig(RunOptions, ImageDataOptions):
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunOptions):
     genome: Annotated[tuple[str, ...], Operands("GENOME", "FASTA files")] = ()
-    widths: Annotated[tuple[int, ...], Option("Widths")] = ()
+    widths: Annotated[tuple[int, ...], Option("Widths", short="-w")] = ()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_values_reach_the_dataclass_and_given_says_which_were_written(run):
     assert isinstance(config, TrainConfig)
     assert (config.data, config.steps, config.grad_relu, config.out) == ("digits", 5, False, Path("here"))
     assert config.given == {"data", "steps", "grad_relu", "out"}
-    code, config = run("pretrain", "a.fa", "b.fa", "--widths", "6", "--widths", "8", "--seed", "3")
+    code, config = run("pretrain", "a.fa", "b.fa", "--widths", "6", "-w", "8", "--seed", "3")
     assert code == 0
     assert (config.genome, config.widths, config.seed) == (("a.fa", "b.fa"), (6, 8), 3)
     assert run("train")[1].data is None

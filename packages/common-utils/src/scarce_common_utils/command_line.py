@@ -26,6 +26,7 @@ class Option:
         help: one sentence; `unit` is appended in brackets.
         at_least, at_most, above, below: bounds of a number; a value outside them is refused with the value and the bound.
         unit: such as `steps` or `images`.
+        short: a second, short flag, such as `-o`.
     """
 
     help: str
@@ -34,6 +35,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     unit: str = ""
+    short: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +201,9 @@ def _annotated(config: type) -> tuple[type, tuple[str, Operands, bool] | None]:
             text = f"{option.help} [{option.unit}]" if option.unit else option.help
             bounds = {"gte": option.at_least, "lte": option.at_most, "gt": option.above, "lt": option.below}
             bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-            parameter = Parameter(help=text, validator=validators.Number(**bounds) if bounds else None)
+            parameter = Parameter(
+                help=text, validator=validators.Number(**bounds) if bounds else None, alias=option.short or None
+            )
         hints[field.name] = Annotated[kind, parameter, *extras]
     flags = type(config.__name__, (config,), {"__annotations__": hints, "__module__": __name__})
     for field in dataclasses.fields(config):
