@@ -7,16 +7,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "IMWA": "driver",
     "Replica": "driver",
+    "average_files": "files",
     "average_models": "averaging",
     "average_state_dicts": "averaging",
     "recompute_batch_norm": "batch_norm",
 }
-__all__ = ["IMWA", "Replica", "average_models", "average_state_dicts", "recompute_batch_norm"]
+__all__ = ["IMWA", "Replica", "average_files", "average_models", "average_state_dicts", "recompute_batch_norm"]
 
 if TYPE_CHECKING:
     from imwa.averaging import average_models, average_state_dicts
     from imwa.batch_norm import recompute_batch_norm
     from imwa.driver import IMWA, Replica
+    from imwa.files import average_files
 
 
 def __getattr__(name: str) -> object:

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
+from imwa.block_mean import mean_in_blocks
 from imwa.compatibility import require_same_form
-from imwa.replica_sum import ReplicaSum, refuse_nan
-
-BLOCK_BYTES = 2 * 2**20  # summed and checked for NaN while still in cache
+from imwa.replica_sum import ReplicaSum
 
 
 def average_state_dicts(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -50,7 +49,8 @@ def average_state_dicts(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for index, state in enumerate(states):
         others.add({name: state[name] for name in means.keys() - set(blocks)}, label=f"state {index}")
     means.update(others.mean())
-    means.update({name: _mean_in_blocks(name, [state[name] for state in states]) for name in blocks})
+    labels = [f"state {index}" for index in range(len(states))]
+    means.update({name: mean_in_blocks(name, [state[name] for state in states], labels=labels) for name in blocks})
     return {name: means[owner[name]] for name in states[0]}
 
 
@@ -109,33 +109,3 @@ def _goes_in_blocks(value: Any) -> bool:
     if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
         return False
     return value.is_floating_point() and value.is_contiguous() and value.numel() > 0 and value.element_size() > 1
-
-
-@torch.no_grad()
-def _mean_in_blocks(name: str, values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Mean of one name's M contiguous CPU tensors, each read once, NaN looked for while a block is in cache."""
-    first = values[0]
-    if len(values) > 1 and all(torch.equal(first, value) for value in values[1:]):  # a NaN equals nothing
-        return first.detach().clone()
-    result = torch.empty_like(first)
-    flats, out = [value.detach().view(-1) for value in values], result.view(-1)
-    kind = torch.float64 if first.dtype == torch.float64 else torch.float32
-    length = BLOCK_BYTES // kind.itemsize
-    for start in range(0, out.numel(), length):
-        here = out[start : start + length]
-        blocks = [flat[start : start + length] for flat in flats]
-        total = here if here.dtype == kind else torch.empty(here.shape, dtype=kind)
-        if len(blocks) == 1:
-            total.copy_(blocks[0])
-        else:
-            torch.add(blocks[0].to(kind), blocks[1], out=total)
-        for block in blocks[2:]:
-            total += block
-        total /= len(values)
-        if torch.isnan(total.amax()):
-            for index, value in enumerate(values):
-                refuse_nan({name: value}, f"state {index}")
-            refuse_nan({name: total}, "the mean (infinities of both signs)")
-        if total is not here:
-            here.copy_(total)
-    return result

@@ -1,4 +1,4 @@
-"""The command line: `imwa train DATA ...`."""
+"""The command line: `imwa train DATA ...` and `imwa average A B -o C`."""
 
 import sys
 from collections.abc import Sequence
@@ -11,10 +11,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
+    from imwa.commands.average import AverageConfig, average
     from imwa.commands.train import HINTS, TrainConfig, train
     from scarce_common_utils.command_line import Command, run_commands
 
-    return run_commands("imwa", __version__, {"train": Command(train, TrainConfig, HINTS)}, argv)
+    commands = {"train": Command(train, TrainConfig, HINTS), "average": Command(average, AverageConfig)}
+    return run_commands("imwa", __version__, commands, argv)
 
 
 def run() -> None:
