@@ -151,7 +151,7 @@ def test_a_classifier_without_bias_has_centres_without_bias():
     assert torch.equal(centres_of(criterion), flat(classifier.weight))
 
 
-@pytest.mark.parametrize("name", ["prototypes", "teacher", "temporal", "clasifier"])
+@pytest.mark.parametrize("name", ["prototype", "averages", "clasifier"])
 def test_an_unknown_reading_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"avg_clustering is '{name}'.*None, 'classifier'"):
         LayerMatch(linear(), avg_clustering=name)

@@ -7,6 +7,7 @@ from torch import nn
 
 from host_reads import HostReads
 from layermatch import METHODS, LayerMatch, Weighted
+from layermatch.weighting import WeightingRule
 from reference.criterion import criterion_twin
 
 READINGS = [None, "classifier"]
@@ -158,8 +159,8 @@ def test_o2_no_graph_reaches_the_weak_features(reading):
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_o7_a_rule_sees_probabilities_without_a_graph_in_float32_or_better(reading):
-    class Soft(nn.Module):
-        def forward(self, probabilities):
+    class Soft(WeightingRule):
+        def forward(self, probabilities, *, strong_logits=None, indices=None, finite=None):
             self.seen = probabilities
             return Weighted(probabilities.amax(-1), probabilities.amax(-1) > 0.5)
 

@@ -9,7 +9,7 @@ Letters   N images, D features, K classes.
 """
 
 import gc
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -136,3 +136,30 @@ def refuse_unsynchronised(classifier: nn.Module) -> None:
             "gradient would differ between the processes. Wrap one module whose forward returns features and which "
             "holds the classifier: DistributedDataParallel(split_classifier(model))."
         )
+
+
+class BorrowedModule:
+    """A module that belongs to somebody else, held where `torch.nn.Module` does not look for submodules.
+
+    A deepcopy of its holder alone keeps the same module. Where one deepcopy call copies both holder and module, in
+    whichever order, the copy holds the copy: it looks the module up in the call's memo when it is first asked.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._memo: dict[int, Any] | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself."""
+        if self._memo is not None:
+            self._module, self._memo = self._memo.get(id(self._module), self._module), None
+        return self._module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        duplicate = type(self)(self.module)
+        duplicate._memo = memo
+        return duplicate
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_module": self.module, "_memo": None}

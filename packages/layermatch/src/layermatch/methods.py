@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .criterion import BorrowedModule, LayerMatch, LayerMatchOutput, check_labels, widened
+from .classifier import BorrowedModule
+from .criterion import LayerMatch, LayerMatchOutput, check_labels, widened
 
 
 class Supervised(nn.Module):
