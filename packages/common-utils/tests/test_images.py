@@ -165,7 +165,7 @@ def test_parts_with_different_classes_and_single_images_are_named(tmp_path):
 
 
 def test_too_large_for_memory_is_refused_before_it_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("scarce_common_utils.images.MOST_BYTES", 100)
+    monkeypatch.setattr("scarce_common_utils.image_reading.MOST_BYTES", 100)
     with pytest.raises(UserError, match="Choose a smaller --image-size"):
         load_images(str(folder(tmp_path)))
 

@@ -1,10 +1,11 @@
-"""Labelled images out of torchvision's sets and Hugging Face's, each package imported when its source is asked for."""
+"""Labelled images out of numpy files, scikit-learn's digits and torchvision's sets; each package imported when asked for."""
 
 import difflib
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,155 @@ import numpy
 
 from scarce_common_utils.errors import UserError
 
+UNLABELLED_PART = {"STL10": "train+unlabeled"}  # of torchvision's sets, and the name of its training part with it
+FOLDS = 10
+
 
 @dataclass(frozen=True)
 class RawSet:
-    """Images as a source gives them: `items` are PIL images, paths, encoded bytes or uint8 arrays (H, W) or (H, W, 3)."""
+    """Images as a source gives them.
 
-    items: Sequence[Any]
+    Attributes:
+        items: PIL images, paths, encoded bytes, {"bytes", "path"} or uint8 arrays (H, W) or (H, W, 3); one uint8 array
+            (N, H, W) or (N, H, W, 3) where they are in memory already. It may have `read_many(indices)`.
+        labels: a number for each, -1 where there is none.
+        class_names: K names.
+        place: where they come from, for messages.
+        names: of each image, relative to the data; empty where they have none but their number.
+    """
+
+    items: Any
     labels: Sequence[int]
     class_names: tuple[str, ...]
     place: str
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What of a source is taken, and how it is named there.
+
+    Attributes:
+        classes: these classes alone, in that order; None takes all.
+        fold: of STL-10's ten folds of 1,000 labels; None takes all its labels.
+        extra: SVHN's extra images join the training images.
+        unlabelled: images without a label that a source keeps apart join the training images (STL-10, Hugging Face).
+            Those of a folder always do.
+        image_column, label_column: of a Hugging Face or parquet set; None finds them.
+    """
+
+    classes: tuple[str, ...] | None = None
+    fold: int | None = None
+    extra: bool = False
+    unlabelled: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
 
 
 Parts = tuple[RawSet, RawSet | None]
+ALL = Selection()
 
 
-def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
+def number_labels(
+    values: Iterable[Any], *, place: str, class_names: Sequence[str] | None = None, by_number: bool = True
+) -> tuple[list[int], tuple[str, ...]]:
+    """Labels as numbers, and the names of the classes.
+
+    Args:
+        values: whole numbers, words, or none at all (None, -1, NaN or an empty word, which become -1).
+        place: for the error.
+        class_names: K names; None takes the values that occur, words in the order of the alphabet, numbers by size.
+        by_number: numbers are places in `class_names`; False looks for their text in it.
+
+    Raises:
+        UserError: a value is neither a whole number nor a word, or no class; the value and the place are named.
+    """
+    plain = [_plain_label(value, place) for value in values]
+    known = {value for value in plain if value is not None}
+    if class_names is None:
+        by_number = False
+        words = any(isinstance(value, str) for value in known)
+        class_names = [str(value) for value in sorted(known, key=str if words else int)]
+    places = {name: number for number, name in reversed(list(enumerate(class_names)))}
+
+    def number(value: int | str | None) -> int:
+        if value is None:
+            return -1
+        found = value if by_number and isinstance(value, int) else places.get(str(value), -1)
+        if not 0 <= found < len(class_names):
+            some = ", ".join(class_names[:5]) + (" ..." if len(class_names) > 5 else "")
+            raise UserError(f"{place} holds the label {value!r}, but there are {len(class_names)} classes: {some}.")
+        return found
+
+    return [number(value) for value in plain], tuple(class_names)
+
+
+def _plain_label(value: Any, place: str) -> int | str | None:
+    value = value.item() if isinstance(value, numpy.generic) else value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)) or value == -1:
+        return None
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise UserError(f"{place} holds the label {value!r}, which is neither a whole number nor a word.")
+
+
+def digits() -> Parts:
+    """The 1,797 scans of scikit-learn, 8x8, values 0 to 16 brought to 0 to 255.
+
+    Raises:
+        UserError: scikit-learn is missing.
+    """
+    if not _is_installed("sklearn"):
+        raise UserError("digits needs the package scikit-learn, which is not installed: pip install scikit-learn")
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    items = numpy.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(numpy.uint8)
+    return RawSet(items, [int(label) for label in labels], tuple("0123456789"), "digits"), None
+
+
+def from_npz(path: Path) -> Parts:
+    """Arrays x_train, y_train, perhaps x_test and y_test and class_names, as numpy.savez writes them.
+
+    Raises:
+        UserError: it is no such file, or its arrays are not uint8 images with a label each.
+    """
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as an npz file ({str(error).splitlines()[0]}).") from error
+    missing = [name for name in ("x_train", "y_train") if name not in arrays]
+    if missing:
+        raise UserError(
+            f"{path} has no array {missing[0]!r}; it needs x_train and y_train, and has {', '.join(sorted(arrays)) or 'none'}."
+        )
+    declared = [str(name) for name in arrays["class_names"]] if "class_names" in arrays else None
+
+    def part(name: str, known: Sequence[str] | None) -> RawSet:
+        items, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
+        if items.dtype != numpy.uint8 or items.ndim not in (3, 4) or len(items) != len(labels):
+            raise UserError(
+                f"x_{name} of {path} is {items.dtype}{items.shape}; uint8 images (N, H, W) or (N, H, W, 3), one a label, are needed."
+            )
+        place = f"{path} ({name})"
+        numbers, names = number_labels(labels, place=place, class_names=known, by_number=declared is not None)
+        return RawSet(items, numbers, names, place)
+
+    train = part("train", declared)
+    return train, part("test", train.class_names) if "x_test" in arrays and "y_test" in arrays else None
+
+
+def from_torchvision(name: str, *, download: bool, folder: Path, selection: Selection = ALL) -> Parts:
     """A classification set of torchvision by its class name, such as `CIFAR10`, with its own training and test parts.
+
+    STL-10's folds: all its images stay, those outside the fold lose their labels.
 
     Raises:
         UserError: torchvision is missing, has no such set, or cannot fetch or find its files.
@@ -42,21 +176,27 @@ def from_torchvision(name: str, *, download: bool, folder: Path) -> Parts:
         raise UserError(f"torchvision has no set {name!r}." + (f" Did you mean torchvision:{near[0]}?" if near else ""))
     constructor: Any = kind
     parameters = inspect.signature(kind).parameters
-    extra = {"download": download} if "download" in parameters else {}
+    options = {"root": folder} | ({"download": download} if "download" in parameters else {})
     if "train" in parameters:
-        choices: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
+        choices: list[dict[str, Any]] = [{"train": True}, {"train": False}]
     elif "split" in parameters:
-        choices = ({"split": "train"}, {"split": "test"})
+        train = UNLABELLED_PART.get(name, "train") if selection.unlabelled else "train"
+        choices = [{"split": train}, {"split": "test"}]
+        choices += [{"split": "extra"}] if selection.extra else []
     else:
         raise UserError(f"torchvision:{name} has no training and test parts that can be asked for by name.")
     try:
-        parts = [constructor(root=folder, **choice, **extra) for choice in choices]
-    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        parts = [constructor(**options, **choice) for choice in choices]
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         raise UserError(f"torchvision:{name} cannot be loaded into {folder} ({str(error).splitlines()[0]}).") from error
-    train, test = parts
-    return _torchvision_part(train, f"torchvision:{name} (train)"), _torchvision_part(
-        test, f"torchvision:{name} (test)"
-    )
+    raw = [
+        _torchvision_part(part, f"torchvision:{name} ({part_name})")
+        for part, part_name in zip(parts, ("train", "test", "extra"), strict=False)
+    ]
+    training = raw[0] if len(raw) == 2 else _joined(raw[0], raw[2])
+    if selection.fold is not None:
+        training = _one_fold(training, folder / parts[0].base_folder / parts[0].folds_list_file, fold=selection.fold)
+    return training, raw[1]
 
 
 def torchvision_model(name: str, classes: int, *, ours: Sequence[str], package: str) -> Any:
@@ -86,51 +226,6 @@ def torchvision_model(name: str, classes: int, *, ours: Sequence[str], package: 
     return models.get_model(name, weights=None, num_classes=classes)
 
 
-def from_parquet(files: Sequence[Path], *, place: str) -> Parts:
-    """Parquet files with an image column (encoded bytes) and a label column, split by `train`, `test`, `val` in their names.
-
-    Raises:
-        UserError: `datasets` is missing, a file is none, or a column is.
-    """
-    load_dataset = _datasets("A parquet file").load_dataset
-    test = [str(file) for file in files if any(word in file.stem.lower() for word in ("test", "val"))]
-    train = [str(file) for file in files if str(file) not in test] or test
-    parts = {"train": train} | ({"test": test} if test and train is not test else {})
-    try:
-        loaded = {name: load_dataset("parquet", data_files=names, split="train") for name, names in parts.items()}
-    except Exception as error:  # the reader raises its own kinds; the person needs the file and the first line
-        raise UserError(f"{place} cannot be read as parquet ({str(error).splitlines()[0]}).") from error
-    return _hub_parts(loaded, place=place)
-
-
-def from_saved_set(path: Path) -> Parts:
-    """A set that `datasets` wrote with `save_to_disk`.
-
-    Raises:
-        UserError: `datasets` is missing, or the folder cannot be read.
-    """
-    load_from_disk = _datasets("A saved Hugging Face set").load_from_disk
-    try:
-        loaded = load_from_disk(str(path))
-    except Exception as error:  # as above
-        raise UserError(f"{path} cannot be read as a saved Hugging Face set ({str(error).splitlines()[0]}).") from error
-    return _hub_parts(loaded if isinstance(loaded, dict) else {"train": loaded}, place=str(path))
-
-
-def from_hub(name: str) -> Parts:
-    """A set of the Hugging Face hub by name.
-
-    Raises:
-        UserError: `datasets` is missing, or the set cannot be fetched.
-    """
-    load_dataset = _datasets("hf:NAME").load_dataset
-    try:
-        loaded = load_dataset(name)
-    except Exception as error:  # as above
-        raise UserError(f"hf:{name} cannot be loaded ({str(error).splitlines()[0]}).") from error
-    return _hub_parts(dict(loaded), place=f"hf:{name}")
-
-
 def _is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
@@ -153,59 +248,55 @@ def _torchvision(part: str, *, wanted: str, line: str) -> Any:
         ) from error
 
 
-def _datasets(what: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"{what} needs the package datasets, which is not installed: pip install datasets") from error
-    datasets.utils.logging.disable_progress_bar()
-    return datasets
-
-
 def _torchvision_part(part: Any, place: str) -> RawSet:
-    labels = getattr(part, "targets", None)
-    labels = getattr(part, "labels", None) if labels is None else labels
-    data = getattr(part, "data", None)
-    if data is not None and labels is not None:
-        array = numpy.asarray(data)
-        if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
-            array = array.transpose(0, 2, 3, 1)  # SVHN and STL-10 keep their channels first
-        items: list[Any] = list(array)
+    """The images of a set without decoding them, where it shows its arrays or files; else they are asked for one by one."""
+    pairs = getattr(part, "samples", None) or getattr(part, "_samples", None)
+    labels = _first(part, ("targets", "labels", "_labels"))
+    if pairs:
+        items, labels = [Path(pair[0]) for pair in pairs], [pair[1] for pair in pairs]
+    elif isinstance(data := _first(part, ("data", "_image_files", "_images")), list) and labels is not None:
+        items = [Path(file) for file in data]
+    elif data is not None and labels is not None:
+        items = numpy.asarray(data)
+        if items.ndim == 4 and items.shape[1] in (1, 3) and items.shape[3] not in (1, 3):
+            items = items.transpose(0, 2, 3, 1)  # SVHN and STL-10 keep their channels first
     else:
-        pairs = [part[index] for index in range(len(part))]
-        items, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    numbers = [int(label) for label in labels]
-    names = [str(name) for name in getattr(part, "classes", [])] or [str(number) for number in range(1 + max(numbers))]
-    return RawSet(items, numbers, tuple(names), place)
-
-
-def _hub_parts(loaded: dict[str, Any], *, place: str) -> Parts:
-    train_name = "train" if "train" in loaded else next(iter(loaded))
-    test_name = next(
-        (name for name in ("test", "validation", "valid", "val") if name in loaded and name != train_name), None
-    )
-    train = _hub_part(loaded[train_name], f"{place} ({train_name})", None)
-    if test_name is None:
-        return train, None
-    return train, _hub_part(loaded[test_name], f"{place} ({test_name})", train.class_names)
-
-
-def _hub_part(part: Any, place: str, class_names: tuple[str, ...] | None) -> RawSet:
-    columns = list(part.column_names)
-    image = next((name for name in ("image", "img", "images", "bytes") if name in columns), None)
-    label = next((name for name in ("label", "labels", "fine_label", "class", "target") if name in columns), None)
-    if image is None or label is None:
-        missing = "image" if image is None else "label"
-        raise UserError(f"{place} has no column {missing!r}; its columns are {', '.join(map(repr, columns))}.")
-    values = [-1 if value is None else value for value in part[label][:]]
-    names = getattr(part.features[label], "names", None)
-    if names is None:
-        strings = sorted({value for value in values if isinstance(value, str)})
-        names = strings or [str(number) for number in range(1 + max(map(int, values), default=-1))]
-    names = tuple(names) if class_names is None else class_names
-    numbers = [names.index(value) if isinstance(value, str) and value in names else int(value) for value in values]
-    wrong = next((number for number in numbers if not -1 <= number < len(names)), None)
-    if wrong is not None:
-        raise UserError(f"{place} holds the label {wrong}, but there are {len(names)} classes.")
-    items = [value["bytes"] if isinstance(value, dict) else value for value in part[image][:]]
+        items = _OneByOne(part)
+        labels = [part[index][1] for index in range(len(part))]
+    declared = [str(name) for name in getattr(part, "classes", [])] or None
+    if declared is None:
+        declared = [str(number) for number in range(1 + max(int(label) for label in labels))]
+    numbers, names = number_labels(labels, place=place, class_names=declared)
     return RawSet(items, numbers, names, place)
+
+
+class _OneByOne(Sequence[Any]):
+    """The images of a set of torchvision that shows neither arrays nor files."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._part[index][0]
+
+
+def _first(part: Any, names: Sequence[str]) -> Any:
+    return next((found for name in names if (found := getattr(part, name, None)) is not None), None)
+
+
+def _joined(first: RawSet, second: RawSet) -> RawSet:
+    items = numpy.concatenate([first.items, second.items])
+    return RawSet(items, [*first.labels, *second.labels], first.class_names, f"{first.place} and {second.place}")
+
+
+def _one_fold(training: RawSet, file: Path, *, fold: int) -> RawSet:
+    """Labels outside the fold (a line of places in STL-10's training part) become -1."""
+    try:
+        places = {int(place) for place in file.read_text().splitlines()[fold].split()}
+    except (OSError, IndexError, ValueError) as error:
+        raise UserError(f"{file} has no line of whole numbers for fold {fold}. Fetch the set anew.") from error
+    labels = [label if place in places else -1 for place, label in enumerate(training.labels)]
+    return RawSet(training.items, labels, training.class_names, f"{training.place}, fold {fold}")

@@ -1,58 +1,49 @@
-"""Images by name or path, as one uint8 tensor for training and one for testing.
+"""Images by name or path: a training and a test part, in memory as one uint8 tensor each, or on disk and decoded when asked for.
 
 An existing path comes first (a folder of images, a parquet or npz file, a saved Hugging Face set), then `digits`, then
-`torchvision:NAME`, then `hf:NAME`. Where the data have no test part, a share of each class is held out.
+`torchvision:NAME`, then `hf:NAME`. Where the data have no test part, a share of each class is held out. In memory and on
+disk the pixels are the same bits; what becomes of grey, 16-bit, CMYK and other images stands in `image_decoding`.
 Shapes: N images, C channels (1 where every image is grey, else 3), H W pixels, K classes.
 """
 
-import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
-import torch
-from torch import Tensor
 
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.image_sources import RawSet, from_hub, from_parquet, from_saved_set, from_torchvision
-from scarce_common_utils.streams import stream
+from scarce_common_utils.image_decoding import read_items
+from scarce_common_utils.image_folders import from_folder, refuse_unknown_classes
+from scarce_common_utils.image_hub import from_hub, from_parquet, from_saved_set
+from scarce_common_utils.image_reading import belongs_in_memory, bring_into_memory, leave_on_disk, read_headers
+from scarce_common_utils.image_sets import (
+    ImageSet,
+    SomeImages,
+    StoredImages,
+    count_by_class,
+    data_digest,
+    hold_out,
+    some_images,
+)
+from scarce_common_utils.image_sources import ALL, FOLDS, Parts, RawSet, Selection, digits, from_npz, from_torchvision
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-UNLABELLED = ("unlabelled", "unlabeled")
-SIDE_WHERE_SIZES_DIFFER = 64
-MOST_BYTES = 8 * 2**30
+__all__ = [
+    "ImageSet",
+    "Selection",
+    "StoredImages",
+    "count_by_class",
+    "data_digest",
+    "data_name",
+    "hold_out",
+    "load_images",
+    "open_images",
+    "some_images",
+]
+
 # Sets whose images mean something else when mirrored: digits and letters.
 NOT_MIRRORED = ("digits", "mnist", "kmnist", "emnist", "qmnist", "svhn", "usps")
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images in memory.
-
-    Attributes:
-        images: UInt8[N C H W], on the CPU.
-        labels: Int64[N], on the CPU; -1 where an image has no label.
-        class_names: K names, sorted as the data have them.
-        place: where they come from, for messages.
-        mirrored: whether an image and its mirror image belong to the same class.
-    """
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-    place: str
-    mirrored: bool = True
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, indices: Tensor) -> "ImageSet":
-        """The images at `indices`, Int64, in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
 def load_images(
@@ -63,8 +54,9 @@ def load_images(
     seed: int = 0,
     download: bool = True,
     data_folder: Path = Path("data"),
+    selection: Selection = ALL,
 ) -> tuple[ImageSet, ImageSet]:
-    """Training and test images; every test image has a label, training images may have none.
+    """Training and test images in memory; every test image has a label, training images may have none.
 
     Args:
         data: path, `digits`, `torchvision:NAME` or `hf:NAME` (module docstring).
@@ -73,265 +65,171 @@ def load_images(
         seed: seed of that draw.
         download: let torchvision fetch its files.
         data_folder: where torchvision keeps them.
+        selection: classes, fold and columns; see `Selection`.
 
     Raises:
         UserError: the data are missing, empty, of one class, unreadable (the first paths are listed), or too large for
             memory; or a package that the source needs is not installed (its pip line is given).
     """
-    if data is None:
-        raise UserError(
-            "DATA is missing. Give a folder of images, a parquet or npz file, `digits`, torchvision:NAME or hf:NAME."
-        )
-    train, test = _read(data, download=download, data_folder=data_folder)
-    for part in (train, test):
-        if part is not None and len(part.items) == 0:
-            raise UserError(f"{part.place} holds no image.")
-    if len(train.class_names) < 2:
-        raise UserError(f"{train.place} has {len(train.class_names)} class; classification needs at least two.")
-    if test is not None and test.class_names != train.class_names:
-        extra = sorted(set(test.class_names) ^ set(train.class_names))
-        raise UserError(
-            f"{train.place} and {test.place} have different classes: {', '.join(map(repr, extra[:5]))} is in one alone."
-        )
-    mirrored = data.split(":")[-1].lower() not in NOT_MIRRORED
-    tensors = _to_tensors([part for part in (train, test) if part is not None], image_size=image_size)
-    sets = [
-        ImageSet(images, torch.tensor(part.labels, dtype=torch.int64), part.class_names, part.place, mirrored)
-        for images, part in zip(tensors, (train, test), strict=False)
-        if part is not None
-    ]
-    if len(sets) == 1:
-        return hold_out(sets[0], share=test_share, seed=seed)
-    known = (sets[1].labels >= 0).nonzero().flatten()
-    if not len(known):
-        raise UserError(
-            f"No image of {sets[1].place} has a label, so nothing can be tested. Give labels to the test part."
-        )
-    return sets[0], sets[1].take(known)
+    parts = _read(data, download=download, data_folder=data_folder, selection=selection)
+    headers = read_headers(parts, image_size=image_size)
+    found = bring_into_memory(parts, headers, mirrored=_is_mirrored(data or ""))
+    return _training_and_test(found, test_share=test_share, seed=seed)
+
+
+def open_images(
+    data: str | None,
+    *,
+    image_size: int | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+    download: bool = True,
+    data_folder: Path = Path("data"),
+    selection: Selection = ALL,
+    in_memory: bool | None = None,
+) -> tuple[ImageSet, ImageSet] | tuple[StoredImages, StoredImages]:
+    """As `load_images`, but images stay on disk where they are too many for memory.
+
+    Args:
+        data: and all others up to `selection`: as in `load_images`.
+        image_size: as there.
+        test_share: as there.
+        seed: as there.
+        download: as there.
+        data_folder: as there.
+        selection: as there.
+        in_memory: True and False say where; None keeps in memory what takes at most `MEMORY_BUDGET` bytes, and what a
+            source gives as arrays, which are there already. Pixels, parts and order are the same either way.
+
+    Raises:
+        UserError: as `load_images`. Of images that stay on disk every header is read, and then as many are read through
+            as a minute allows, spread evenly over all.
+    """
+    parts = _read(data, download=download, data_folder=data_folder, selection=selection)
+    headers = read_headers(parts, image_size=image_size)
+    mirrored = _is_mirrored(data or "")
+    if belongs_in_memory(parts, headers.shape) if in_memory is None else in_memory:
+        found = bring_into_memory(parts, headers, mirrored=mirrored)
+        return _training_and_test(found, test_share=test_share, seed=seed)
+    return _training_and_test(leave_on_disk(parts, headers, mirrored=mirrored), test_share=test_share, seed=seed)
 
 
 def data_name(data: str | None) -> str:
     """Short name of the data for folders and records: letters, digits, dots and dashes."""
     text = data or "data"
-    last = Path(text).name if Path(text).exists() else text.split(":")[-1]
+    last = Path(text).name if Path(text).exists() else text.split(":", 1)[-1]
     return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"
 
 
-def hold_out(images: ImageSet, *, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Split off a share of each class, at least one image; images without a label stay in training.
+def _read(data: str | None, *, download: bool, data_folder: Path, selection: Selection) -> list[RawSet]:
+    """One or two parts, each with images, of the same classes."""
+    if data is None:
+        raise UserError(
+            "DATA is missing. Give a folder of images, a parquet or npz file, `digits`, torchvision:NAME or hf:NAME."
+        )
+    _refuse_unused(data, selection)
+    train, test = _source(data, download=download, data_folder=data_folder, selection=selection)
+    parts = [train] if test is None else [train, test]
+    if selection.classes is not None:
+        parts = [_of_classes(part, selection.classes) for part in parts]
+    for part in parts:
+        if len(part.items) == 0:
+            raise UserError(f"{part.place} holds no image.")
+    if len(parts[0].class_names) < 2:
+        raise UserError(f"{train.place} has {len(train.class_names)} class; classification needs at least two.")
+    if parts[-1].class_names != parts[0].class_names:
+        extra = sorted(set(parts[-1].class_names) ^ set(parts[0].class_names))
+        raise UserError(
+            f"{parts[0].place} and {parts[-1].place} have different classes: {', '.join(map(repr, extra[:5]))} is in one alone."
+        )
+    return parts
 
-    Raises:
-        UserError: a class has a single image; it is named.
-    """
-    generator = stream(seed, "split", "test")
-    test = torch.zeros(len(images), dtype=torch.bool)
-    for number, name in enumerate(images.class_names):
-        members = (images.labels == number).nonzero().flatten()
-        if len(members) < 2:
-            raise UserError(
-                f"Class {name!r} has {len(members)} labelled image in {images.place}; two are needed, one of them for the test."
-            )
-        count = min(max(round(share * len(members)), 1), len(members) - 1)
-        test[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    return images.take((~test).nonzero().flatten()), images.take(test.nonzero().flatten())
 
-
-def _read(data: str, *, download: bool, data_folder: Path) -> tuple[RawSet, RawSet | None]:
+def _source(data: str, *, download: bool, data_folder: Path, selection: Selection) -> Parts:
     path = Path(data)
     if path.is_dir():
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return from_saved_set(path)
+            return from_saved_set(path, selection=selection)
         parquet = sorted(path.rglob("*.parquet"))
-        return from_parquet(parquet, place=str(path)) if parquet else _from_folder(path)
+        if parquet:
+            return from_parquet(parquet, place=str(path), selection=selection)
+        return from_folder(path, classes=selection.classes)
     if path.is_file():
         if path.suffix == ".parquet":
-            return from_parquet([path], place=str(path))
+            return from_parquet([path], place=str(path), selection=selection)
         if path.suffix == ".npz":
-            return _from_npz(path)
+            return from_npz(path)
         raise UserError(
             f"{path} is a file of no kind that is read here. Give a folder of images, a .parquet or a .npz file."
         )
     if data == "digits":
-        return _digits()
+        return digits()
     if data.startswith("torchvision:"):
-        return from_torchvision(data.removeprefix("torchvision:"), download=download, folder=data_folder)
+        name = data.removeprefix("torchvision:")
+        return from_torchvision(name, download=download, folder=data_folder, selection=selection)
     if data.startswith("hf:"):
-        return from_hub(data.removeprefix("hf:"))
+        return from_hub(data.removeprefix("hf:"), selection=selection)
     raise UserError(
         f"{data} is neither an existing path nor a known set. Check the path, or give `digits`, torchvision:NAME or hf:NAME."
     )
 
 
-def _digits() -> tuple[RawSet, None]:
-    """The 1,797 scans of scikit-learn, 8x8, values 0 to 16 brought to 0 to 255."""
-    from sklearn.datasets import load_digits
+def _refuse_unused(data: str, selection: Selection) -> None:
+    """An option that the data have no use for is refused by name."""
+    kind = "path" if Path(data).exists() else data
+    if selection.fold is not None and kind != "torchvision:STL10":
+        raise UserError(f"--fold is given, but DATA is {data}; only torchvision:STL10 has folds. Leave it out.")
+    if selection.fold is not None and not 0 <= selection.fold < FOLDS:
+        raise UserError(f"--fold is {selection.fold}; STL-10's folds are 0 to {FOLDS - 1}.")
+    if selection.extra and kind != "torchvision:SVHN":
+        raise UserError(f"--extra is given, but DATA is {data}; only torchvision:SVHN has extra images. Leave it out.")
+    columns = {"--image-column": selection.image_column, "--label-column": selection.label_column}
+    given = next((flag for flag, value in columns.items() if value is not None), None)
+    if given is not None and (kind == "digits" or kind.startswith("torchvision:")):
+        raise UserError(f"{given} is given, but {data} has no columns. Leave it out.")
 
-    pixels, labels = load_digits(return_X_y=True)
-    items = numpy.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(numpy.uint8)
-    return RawSet(list(items), [int(label) for label in labels], tuple("0123456789"), "digits"), None
+
+def _of_classes(part: RawSet, classes: Sequence[str]) -> RawSet:
+    """The images of these classes and those without a label; the classes in this order."""
+    if part.class_names == tuple(classes):
+        return part
+    refuse_unknown_classes(classes, part.class_names, place=part.place)
+    numbers = {-1: -1} | {part.class_names.index(name): number for number, name in enumerate(classes)}
+    kept = [place for place, label in enumerate(part.labels) if label in numbers]
+    items = part.items[kept] if isinstance(part.items, numpy.ndarray) else _Picked(part.items, kept)
+    names = [part.names[place] if part.names else str(place) for place in kept]
+    return RawSet(items, [numbers[part.labels[place]] for place in kept], tuple(classes), part.place, names)
 
 
-def _from_npz(path: Path) -> tuple[RawSet, RawSet | None]:
-    """Arrays x_train, y_train, perhaps x_test and y_test and class_names, as numpy.savez writes them."""
-    try:
-        with numpy.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as an npz file ({str(error).splitlines()[0]}).") from error
-    missing = [name for name in ("x_train", "y_train") if name not in arrays]
-    if missing:
+class _Picked(Sequence[Any]):
+    """Some items of a source."""
+
+    def __init__(self, items: Sequence[Any], kept: Sequence[int]) -> None:
+        self._items, self._kept = items, kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[self._kept[index]]
+
+    def read_many(self, indices: Sequence[int]) -> list[Any]:
+        return read_items(self._items, [self._kept[index] for index in indices])
+
+
+def _is_mirrored(data: str) -> bool:
+    words = [Path(data).stem] if Path(data).exists() else re.split("[:/]", data)
+    return not any(word.lower() in NOT_MIRRORED for word in words)
+
+
+def _training_and_test(found: Sequence[SomeImages], *, test_share: float, seed: int) -> tuple[SomeImages, SomeImages]:
+    """The two parts; test images without a label are left out."""
+    if len(found) == 1:
+        return hold_out(found[0], share=test_share, seed=seed)
+    train, test = found
+    known = (test.labels >= 0).nonzero().flatten()
+    if not len(known):
         raise UserError(
-            f"{path} has no array {missing[0]!r}; it needs x_train and y_train, and has {', '.join(sorted(arrays)) or 'none'}."
+            f"No image of {test.place} has a label, so nothing can be tested. Give labels to the test part."
         )
-
-    def part(name: str) -> RawSet:
-        items, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
-        if items.dtype != numpy.uint8 or items.ndim not in (3, 4) or len(items) != len(labels):
-            raise UserError(
-                f"x_{name} of {path} is {items.dtype}{items.shape}; uint8 images (N, H, W) or (N, H, W, 3), one a label, are needed."
-            )
-        numbers = [int(label) for label in labels]
-        count = 1 + max(int(label) for label in arrays["y_train"])
-        names = (
-            tuple(str(name) for name in arrays["class_names"])
-            if "class_names" in arrays
-            else tuple(map(str, range(count)))
-        )
-        wrong = next((number for number in numbers if not -1 <= number < len(names)), None)
-        if wrong is not None:
-            raise UserError(f"y_{name} of {path} holds the label {wrong}, but there are {len(names)} classes.")
-        return RawSet(list(items), numbers, names, f"{path} ({name})")
-
-    return part("train"), part("test") if "x_test" in arrays and "y_test" in arrays else None
-
-
-def _from_folder(path: Path) -> tuple[RawSet, RawSet | None]:
-    """A folder for each class, perhaps within train/ and test/ or val/; train/unlabelled/ holds images without a label."""
-    if not any(path.iterdir()):
-        raise UserError(f"{path} is an empty folder. Put the images of each class into a folder of its own in it.")
-    train = path / "train"
-    test = next((path / name for name in ("test", "val", "validation") if (path / name).is_dir()), None)
-    if train.is_dir():
-        return _class_folders(train), _class_folders(test) if test is not None else None
-    return _class_folders(path), None
-
-
-def _class_folders(path: Path) -> RawSet:
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    found = {folder.name: _images_below(folder) for folder in folders}
-    if not any(found.values()):
-        if _images_below(path):
-            raise UserError(
-                f"{path} holds images, but no folder for each class. Put the images of each class into a folder of its own in it."
-            )
-        raise UserError(
-            f"{path} holds no image ({', '.join(SUFFIXES[:4])} and so on). Put the images of each class into a folder of its own in it."
-        )
-    names = tuple(name for name in found if name not in UNLABELLED)
-    empty = next((name for name in names if not found[name]), None)
-    if empty is not None:
-        raise UserError(
-            f"{path / empty} holds no image, so class {empty!r} has none. Add images, or remove the folder."
-        )
-    items: list[Path] = []
-    labels: list[int] = []
-    for name, files in found.items():
-        items += files
-        labels += [names.index(name) if name in names else -1] * len(files)
-    return RawSet(items, labels, names, str(path))
-
-
-def _images_below(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-
-
-def _to_tensors(parts: Sequence[RawSet], *, image_size: int | None) -> list[Tensor]:
-    """UInt8[N C S S] a part, of one size and one number of channels over all parts."""
-    arrays = [_decode(part) for part in parts]
-    flat = [array for part in arrays for array in part]
-    sizes = {array.shape[:2] for array in flat}
-    channels = 1 if all(_is_grey(array) for array in flat) else 3
-    if image_size is not None:
-        side = (image_size, image_size)
-    else:
-        side = next(iter(sizes)) if len(sizes) == 1 else (SIDE_WHERE_SIZES_DIFFER, SIDE_WHERE_SIZES_DIFFER)
-    size = len(flat) * channels * side[0] * side[1]
-    if size > MOST_BYTES:
-        raise UserError(
-            f"{len(flat)} images of {side[0]}x{side[1]} take {size / 2**30:.0f} GiB of memory. Choose a smaller --image-size."
-        )
-    return [torch.stack([_fit(array, side=side, channels=channels) for array in part]) for part in arrays]
-
-
-def _decode(part: RawSet) -> list[numpy.ndarray]:
-    """Each item as a uint8 array, in threads; what cannot be read is listed, all of it at once."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        found = list(pool.map(_attempt(_array), part.items))
-    bad = [(index, error) for index, error in enumerate(found) if isinstance(error, Exception)]
-    if bad:
-        lines = [
-            f"{_item_name(part.items[index], index)} ({str(error).splitlines()[0][:80]})" for index, error in bad[:10]
-        ]
-        more = f", and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise UserError(
-            f"{len(bad)} of {len(found)} images in {part.place} cannot be read: {'; '.join(lines)}{more}. Mend or remove them."
-        )
-    return [array for array in found if isinstance(array, numpy.ndarray)]
-
-
-def _array(item: Any) -> numpy.ndarray:
-    if isinstance(item, numpy.ndarray):
-        return item
-    from io import BytesIO
-
-    from PIL import Image
-
-    opened = Image.open(item if isinstance(item, Path) else BytesIO(item)) if isinstance(item, Path | bytes) else item
-    with opened as image:
-        grey = image.mode in ("1", "L", "I;16", "I", "F", "LA")
-        if image.mode in ("I;16", "I"):  # 16-bit scans: the upper byte
-            return (numpy.asarray(image).astype(numpy.int64) >> 8).clip(0, 255).astype(numpy.uint8)
-        return numpy.asarray(image.convert("L" if grey else "RGB"))
-
-
-def _is_grey(array: numpy.ndarray) -> bool:
-    return array.ndim == 2 or array.shape[2] == 1
-
-
-def _fit(array: numpy.ndarray, *, side: tuple[int, int], channels: int) -> Tensor:
-    """UInt8[C H W]: the shorter side resized, the centre cropped out."""
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.shape[:2] != side:
-        from PIL import Image
-
-        height, width = array.shape[:2]
-        scale = max(side[0] / height, side[1] / width)
-        wide, high = max(round(width * scale), side[1]), max(round(height * scale), side[0])
-        resized = numpy.asarray(Image.fromarray(array).resize((wide, high), Image.Resampling.BILINEAR))
-        top, left = (high - side[0]) // 2, (wide - side[1]) // 2
-        array = resized[top : top + side[0], left : left + side[1]]
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.shape[2] != channels:
-        array = numpy.repeat(array, channels, axis=2)
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
-
-
-def _item_name(item: Any, index: int) -> str:
-    return str(item) if isinstance(item, Path) else f"image {index}"
-
-
-def _attempt(function: Callable[[Any], numpy.ndarray]) -> Callable[[Any], numpy.ndarray | Exception]:
-    def attempt(item: Any) -> numpy.ndarray | Exception:
-        try:
-            return function(item)
-        except Exception as error:  # a decoder raises what it likes; every bad image is to be named at once
-            return error
-
-    return attempt
-
-
-def count_by_class(labels: Tensor, classes: int) -> list[int]:
-    """How many of each class, K integers; images without a label are not counted."""
-    return torch.bincount(labels[labels >= 0], minlength=classes).tolist()
+    return train, test.take(known)

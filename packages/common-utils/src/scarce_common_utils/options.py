@@ -8,6 +8,8 @@ import torch
 
 from scarce_common_utils.command_line import Operands, Option
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.image_folders import read_class_list
+from scarce_common_utils.image_sources import FOLDS, Selection
 
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -49,6 +51,47 @@ class ImageDataOptions:
     ] = 0.2
     download: Annotated[bool, Option("Let torchvision:NAME fetch its files")] = True
     data_folder: Annotated[Path, Option("Where torchvision:NAME keeps its files")] = Path("data")
+    classes: Annotated[
+        Path | None, Option("Text file with the names of the classes to keep, one a line, in that order")
+    ] = None
+    fold: Annotated[
+        int | None, Option("Which of STL-10's ten folds of 1,000 labels to use", at_least=0, at_most=FOLDS - 1)
+    ] = None
+    extra: Annotated[bool, Option("Let SVHN's extra images join the training images")] = False
+    image_column: Annotated[str | None, Option("Of a Hugging Face or parquet set; by default it is found")] = None
+    label_column: Annotated[str | None, Option("Of a Hugging Face or parquet set; by default it is found")] = None
+
+    def selection(self, *, unlabelled: bool = False) -> Selection:
+        """What of the data is taken, for `load_images`; `unlabelled` adds images that a set keeps apart without labels.
+
+        Raises:
+            UserError: the file of classes cannot be read.
+        """
+        return Selection(
+            classes=None if self.classes is None else read_class_list(self.classes),
+            fold=self.fold,
+            extra=self.extra,
+            unlabelled=unlabelled,
+            image_column=self.image_column,
+            label_column=self.label_column,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamingOptions:
+    """Whether images stay on disk, and who decodes them; none of it changes a number."""
+
+    in_memory: Annotated[
+        bool | None, Option("Decode all images at the start; by default where they take at most 4 GiB")
+    ] = None
+    workers: Annotated[
+        int | None,
+        Option(
+            "That decode images left on disk; by default a core each, at most 8; 0 is the run itself",
+            at_least=0,
+            unit="processes",
+        ),
+    ] = None
 
 
 def choose_device(name: str) -> torch.device:
