@@ -26,7 +26,10 @@ def states(count, *, seed=0):
         state["long"] = torch.randn(BLOCK_BYTES // 4 + 7, generator=draw)
         state["scalar"], state["empty"] = torch.randn((), generator=draw), torch.zeros(0, 4)
         state["norm.num_batches_tracked"] = torch.tensor(10 + index % 2)
-        state["mask"], state["frozen"] = torch.tensor([True, False, True]), torch.full((3,), 0.1)
+        state["mask"], state["frozen"] = (
+            torch.tensor([True, False, True]),
+            torch.linspace(0.1, 7, 500),
+        )  # (x + x + x) / 3 is not always x
         made.append(state)
     return made
 
@@ -55,6 +58,7 @@ def test_the_bits_are_those_of_state_dicts(tmp_path, count):
             assert torch.allclose(mean[name], value)
         else:
             assert torch.equal(mean[name], value), name
+    assert torch.equal(mean["frozen"], made[0]["frozen"])
     assert mean["norm.num_batches_tracked"].item() == (10 if count == 1 else 11)
     with safe_open(result.output, "pt") as file:
         assert file.metadata() == {"format": "pt", "note": "ä"}
@@ -145,6 +149,15 @@ def test_tied_tensors_that_a_file_leaves_out_are_named_and_the_result_loads(tmp_
         assert torch.equal(
             load_file(output)["embed.weight"], average_state_dicts([m.state_dict() for m in models])["embed.weight"]
         )
+    middle = {"a": torch.zeros(2), "b": torch.zeros(2), "c": torch.ones(2)}
+    save_file(middle, tmp_path / "2.safetensors")
+    save_file({"a": torch.zeros(2), "c": torch.full((2,), 3.0)}, tmp_path / "3.safetensors")
+    result = average_files([tmp_path / "2.safetensors", tmp_path / "3.safetensors"], tmp_path / "middle.safetensors")
+    assert result.tied == {"b": "a"}
+    assert {name: value.tolist() for name, value in load_file(result.output).items()} == {"a": [0, 0], "c": [2, 2]}
+    save_file({"a": torch.zeros(2), "b": torch.zeros(1, 2), "c": torch.ones(2)}, tmp_path / "2.safetensors")
+    with pytest.raises(UserError, match="'b' is in"):  # equal bytes in another shape are no tie
+        average_files([tmp_path / "2.safetensors", tmp_path / "3.safetensors"], tmp_path / "shape.safetensors")
     loose = {name: value.clone() for name, value in models[1].state_dict().items()}
     loose["head.weight"][0, 0] += 1
     save_file(loose, tmp_path / "1.safetensors")

@@ -18,6 +18,10 @@ from imwa.compatibility import SHOWN_AT_MOST, describe
 from imwa.trees import copy_state
 
 
+class HoldsNan(ValueError):
+    """A replica's state holds a NaN; the sentence names tensor and replica."""
+
+
 class ReplicaSum:
     """Sum of replicas' states that arrive one after the other; its mean has the same bits as `average_state_dicts`.
 
@@ -61,11 +65,11 @@ class ReplicaSum:
         compared = [
             name for name, value in state.items() if self._same.get(name) and self._kind(name, value) != "counter"
         ]
-        flags = _are_equal([(self._sums[name], _widened(state[name])) for name in compared])
+        flags = _are_equal([(self._sums[name], widened(state[name])) for name in compared])
         equal = dict(zip(compared, flags, strict=True))
         for name, flag in equal.items():
             if not flag and self._kind(name, state[name]) == "fixed":
-                _refuse_unequal(name, f"{label} and those before it")
+                refuse_unequal(name, f"{label} and those before it")
         return equal
 
     @torch.no_grad()
@@ -77,7 +81,7 @@ class ReplicaSum:
             if name in self._sums:
                 self._add_known(name, value, equal.get(name, False), totals=totals, terms=terms)
             else:
-                self._sums[name] = copy_state(_widened(value))
+                self._sums[name] = copy_state(widened(value))
                 self._counts[name], self._same[name], self._dtypes[name] = 1, True, _dtype_name(value)
         if totals:
             torch._foreach_add_(totals, terms)  # pyright: ignore[reportPrivateImportUsage] (torch's optimizers use it)
@@ -88,7 +92,7 @@ class ReplicaSum:
         """Mean over what was added, new tensors in the dtypes that came in; the sum stays as it is."""
         means: dict[str, Any] = {}
         for name, total in self._sums.items():
-            value = total if self._same[name] else _divided(total, self._counts[name])
+            value = total if self._same[name] else divided(total, self._counts[name])
             if isinstance(value, torch.Tensor) and (self._same[name] or _dtype_name(value) != self._dtypes[name]):
                 value = value.to(getattr(torch, self._dtypes[name]), copy=True)
             means[name] = value
@@ -115,7 +119,7 @@ class ReplicaSum:
         """Take one more value of a known name; tensors to be added are put into `totals` and `terms`."""
         kind, count = self._kind(name, value), self._counts[name]
         self._counts[name] = count + 1
-        total, value = self._sums[name], _widened(value)
+        total, value = self._sums[name], widened(value)
         if isinstance(total, torch.Tensor) and total.device != value.device:
             total = self._sums[name] = total.to(value.device)  # the sum was loaded from a file
         if kind == "counter":
@@ -131,7 +135,7 @@ class ReplicaSum:
                 self._sums[name] = total + value
 
     def _kind(self, name: str, value: Any) -> str:
-        return _kind(value, self._is_counter(name))
+        return kind_of(value, self._is_counter(name))
 
     def _refuse_other_form(self, state: Mapping[str, Any], label: str) -> None:
         wrong: list[str] = []
@@ -151,7 +155,7 @@ class ReplicaSum:
             )
 
 
-def _kind(value: Any, is_counter: bool) -> str:
+def kind_of(value: Any, is_counter: bool) -> str:
     """What becomes of a value: "mean", "counter" (the largest) or "fixed" (must be equal)."""
     if isinstance(value, torch.Tensor):
         if is_counter:
@@ -164,7 +168,7 @@ def _kind(value: Any, is_counter: bool) -> str:
     return "counter" if is_counter or isinstance(value, int) else "mean"
 
 
-def _widened(value: Any) -> Any:
+def widened(value: Any) -> Any:
     """The value as it is summed: floats in float32 at least, everything else as it is."""
     if not isinstance(value, torch.Tensor) or value.dtype in (torch.float32, torch.float64):
         return value
@@ -190,7 +194,7 @@ def _are_equal(pairs: Sequence[tuple[Any, Any]]) -> list[bool]:
     return _read_flags(flags)
 
 
-def _divided(total: Any, count: int) -> Any:
+def divided(total: Any, count: int) -> Any:
     """The sum over M; on an accelerator by a tensor, because there a division by a number multiplies by 1 / M."""
     if isinstance(total, torch.Tensor) and total.device.type != "cpu":
         return total / torch.full((), count, dtype=total.dtype, device=total.device)
@@ -207,7 +211,7 @@ def _repeated(value: Any, count: int) -> Any:
 
 def refuse_nan(state: Mapping[str, Any], label: str) -> None:
     """Raise where a float of the state is NaN; infinities pass (attention masks hold them). One wait for each device."""
-    floats = {name: value for name, value in state.items() if _kind(value, False) == "mean"}
+    floats = {name: value for name, value in state.items() if kind_of(value, False) == "mean"}
     bad = [name for name, value in floats.items() if not isinstance(value, torch.Tensor) and value != value]
     places: dict[tuple[torch.device, torch.dtype], list[str]] = {}
     for name, value in floats.items():
@@ -218,7 +222,7 @@ def refuse_nan(state: Mapping[str, Any], label: str) -> None:
         bad += [name for name, flag in zip(names, flags, strict=True) if flag]
     if bad:
         more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        raise ValueError(
+        raise HoldsNan(
             f"{bad[0]!r}{more} of {label} holds NaN, and an average would spread it. Look for a diverged loss "
             "(lower the learning rate, clip gradients), or average without this replica."
         )
@@ -227,7 +231,7 @@ def refuse_nan(state: Mapping[str, Any], label: str) -> None:
 def _nan_flags(values: list[torch.Tensor]) -> list[bool]:
     """Whether each of several tensors of one device and dtype holds a NaN, which a maximum carries along."""
     if values[0].is_complex() or values[0].element_size() == 1:
-        return torch.stack([torch.isnan(_widened(value)).any() for value in values]).tolist()
+        return torch.stack([torch.isnan(widened(value)).any() for value in values]).tolist()
     largest = torch._foreach_max(values)  # pyright: ignore[reportPrivateImportUsage] (few launches for all)
     return torch.isnan(torch.stack(list(largest))).tolist()
 
@@ -243,7 +247,8 @@ def _read_flags(flags: list[Any]) -> list[bool]:
     return [bool(flag) for flag in flags]
 
 
-def _refuse_unequal(name: str, where: str) -> None:
+def refuse_unequal(name: str, where: str) -> None:
+    """Raise for values that have no mean and differ."""
     raise ValueError(
         f"{name!r} differs between {where}, and it has no mean: only floats are averaged, and of whole numbers only "
         "single counters have a rule (the largest). Make it equal in all replicas, or keep it out of the averaged state."
