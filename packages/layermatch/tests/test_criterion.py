@@ -7,10 +7,12 @@ from torch import nn
 
 from host_reads import HostReads
 from layermatch import METHODS, LayerMatch, Weighted
+from layermatch.methods import build_method
 from layermatch.weighting import WeightingRule
 from reference.criterion import criterion_twin
 
 READINGS = [None, "classifier"]
+SIZES = {"classes": 4, "images": 9, "steps": 10}
 
 
 def setting(dtype=torch.float64, *, labelled=6, unlabelled=9, width=5, classes=4, seed=0, **options):
@@ -356,7 +358,7 @@ def test_o5_a_copy_alone_keeps_the_classifier_and_has_its_own_centres():
 @pytest.mark.parametrize("model_first", [True, False])
 def test_o5_copied_in_one_call_with_the_model_it_follows_the_copy(model_first, method):
     model = network()
-    criterion = METHODS[method](model[2])
+    criterion = build_method(method, model[2], settings=SIZES)
     if model_first:
         new_model, new_criterion = copy.deepcopy((model, criterion))
     else:
@@ -479,7 +481,9 @@ def test_a_label_out_of_range_is_refused_on_the_cpu(wrong, method):
     labels = batch[1].clone()
     labels[2] = wrong
     with pytest.raises(ValueError, match=rf"A label is {wrong}, and the classifier has 4 classes.*0 to 3"):
-        METHODS[method](classifier)(labelled=(batch[0], labels), weak=weak, strong=strong)
+        build_method(method, classifier, settings=SIZES)(
+            labelled=(batch[0], labels), weak=weak, strong=strong, indices=torch.arange(9)
+        )
 
 
 def test_centres_left_on_another_device_are_named():

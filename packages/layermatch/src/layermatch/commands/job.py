@@ -10,7 +10,7 @@ from torch import Tensor
 from layermatch.classifier import SplitModel
 from layermatch.commands.network import build_split, check_model
 from layermatch.data.batches import Batches
-from layermatch.methods import METHODS
+from layermatch.methods import build_method
 from layermatch.training.ema import ModelAverage
 from layermatch.training.evaluation import Evaluation, evaluate
 from layermatch.training.guard import NonFinite, fill_momentum
@@ -192,13 +192,16 @@ def build_state(config: "TrainConfig", split: SplitModel) -> TrainingState:
     """Criterion, optimizer, model average and counters around a model that is on its device."""
     assert config.ema_momentum is not None
     device = next(split.parameters()).device
-    criterion = METHODS[config.method](
+    criterion = build_method(
+        config.method,
         split.classifier,
-        threshold=config.threshold,
-        unlabelled_weight=config.unlabelled_weight,
-        grad_relu=config.grad_relu,
-        avg_clustering=None if config.avg_clustering == "none" else config.avg_clustering,
-        momentum=config.momentum,
+        settings={
+            "threshold": config.threshold,
+            "unlabelled_weight": config.unlabelled_weight,
+            "grad_relu": config.grad_relu,
+            "avg_clustering": None if config.avg_clustering == "none" else config.avg_clustering,
+            "momentum": config.momentum,
+        },
     )
     parameters = trained_parameters(split)
     groups = [
