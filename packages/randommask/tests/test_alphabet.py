@@ -22,6 +22,26 @@ def test_every_byte_is_defined():
     assert len(known) == 16
 
 
+@pytest.mark.parametrize("byte", range(256))
+def test_a_long_text_gives_the_codes_of_its_letters(byte, monkeypatch):
+    monkeypatch.setattr("randommask.alphabet._SMALL", 1)
+    monkeypatch.setattr("randommask.alphabet._BLOCK", 64)
+    letters = bytearray(b"ACGTacgt" * 25)  # three blocks and a bit
+    letters[150] = byte
+    single = [int(base_codes(bytes([letter]), keep_soft_masked=True)[0]) for letter in letters]
+    assert base_codes(bytes(letters)).tolist() == single
+
+
+def test_a_text_as_long_as_a_chromosome():
+    letters = numpy.random.default_rng(0).choice(numpy.frombuffer(b"ACGTacgt", dtype=numpy.uint8), 300_000).tobytes()
+    assert base_codes(letters).tolist() == [{65: 0, 84: 1, 67: 2, 71: 3}[letter & 0xDF] for letter in letters]
+
+
+def test_soft_masked_letters_can_be_unknown():
+    assert base_codes("ACGTUacgtuNnx", keep_soft_masked=False).tolist() == [0, 2, 3, 1, 1, 4, 4, 4, 4, 4, 4, 4, 5]
+    assert base_codes("acgt" * 10_000, keep_soft_masked=False).min() == AMBIGUOUS
+
+
 def test_letters_outside_latin_are_foreign_one_code_each():
     assert base_codes("A→ß").tolist() == [0, FOREIGN, FOREIGN]
 

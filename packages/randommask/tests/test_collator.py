@@ -82,7 +82,7 @@ def test_without_a_number_a_schedule_raises_and_names_the_wrapper(tokenizer):
 def test_a_fixed_width_draws_from_the_digest_of_the_padded_ids(tokenizer):
     collator = RandomMaskCollator(tokenizer, schedule=14, probability=0.1, seed=3)
     ids = tokenizer(SEQUENCES, padding=True, return_tensors="pt")["input_ids"]
-    digest = hashlib.sha256(ids.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(ids.int().numpy().tobytes()).hexdigest()
     _, labels = random_mask(
         ids, width=14, probability=0.1, maskable=ids >= 5, vocabulary=range(5, 4101), mask_id=4,
         generator=stream(3, "mask", digest),

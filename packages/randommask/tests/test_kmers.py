@@ -53,6 +53,22 @@ def test_blocks_join_without_a_seam(k, monkeypatch):
     assert kmer_ids(base_codes(sequence), k, overlap=False).tolist() == twin.ids(sequence, k, k)
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("k", range(1, 9))
+def test_rows_and_their_slices_equal_the_twin(k, overlap):
+    letters = numpy.random.default_rng(k).choice(list("ACGTN"), (7, 45), p=[0.24, 0.25, 0.25, 0.25, 0.01])
+    codes = base_codes("".join(letters.reshape(-1))).reshape(7, 45)
+    for part in (slice(0, 45), slice(3, 40), slice(0, k)):
+        expected = [twin.ids("".join(row[part]), k, 1 if overlap else k) for row in letters]
+        assert kmer_ids(codes[:, part], k, overlap=overlap).tolist() == expected
+    space = numpy.full((7, 60), -1, dtype=numpy.int64)
+    tokens = 45 - k + 1 if overlap else 45 // k
+    kmer_ids(codes, k, overlap=overlap, out=space[:, 2 : 2 + tokens])
+    assert space[:, 2 : 2 + tokens].tolist() == kmer_ids(codes, k, overlap=overlap).tolist()
+    assert (space[:, :2] == -1).all()
+    assert (space[:, 2 + tokens :] == -1).all()
+
+
 def test_sliding_by_one_base():
     ids = kmer_ids(base_codes("GATTACAGATCC"), 6)
     digits = base_codes("GATTACAGATCC")[6:]

@@ -112,18 +112,21 @@ def test_any_mask_equals_the_twin(width, rows, length, share, seed):
     assert found.tolist() == twin.masked(centres.tolist(), maskable.tolist(), [[width] * length] * rows)
 
 
-def test_whole_function_equals_the_twin_on_the_same_draws():
-    ids, maskable = tokens(rows=5, length=50)
-    maskable[:, [0, 49]] = False
+@pytest.mark.parametrize("length", [3, 50])
+@pytest.mark.parametrize("width", range(1, 15))
+def test_whole_function_equals_the_twin_on_the_same_draws(width, length):
+    ids, maskable = tokens(rows=9, length=length)
+    maskable[:, 0] = False
+    maskable[4, length // 2 :] = False
     draws = generator(3)
     centres = draw_centres(ids.shape, 0.05, generator=draws)
-    mask = twin.masked(centres.tolist(), maskable.tolist(), [[8] * 50] * 5)
+    mask = twin.masked(centres.tolist(), maskable.tolist(), [[width] * length] * 9)
     count = sum(map(sum, mask))
     choice = torch.rand(count, generator=draws)
     random_ids = torch.randint(5, 4101, (int(((choice >= 0.8) & (choice < 0.9)).sum()),), generator=draws).tolist()
     expected = twin.replaced(ids.tolist(), mask, choice.tolist(), random_ids, 4)
     before = ids.clone()
-    inputs, labels = mask_of(ids, maskable, width=8, probability=0.05, seed=3)
+    inputs, labels = mask_of(ids, maskable, width=width, probability=0.05, seed=3)
     assert (inputs.tolist(), labels.tolist()) == expected
     assert torch.equal(ids, before)
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 import subprocess
 import sys
 
@@ -76,6 +77,29 @@ def test_unpadded_lists_and_single_strings_equal_transformers_own(tokenizer):
     single = tokenizer("GATTACA", return_tensors="pt")
     assert single["input_ids"].tolist() == [[2, 3159, 333, 3]]
     assert tokenizer(["GATTACA"], return_tensors="pt")["input_ids"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("lengths", [[90] * 300, list(range(60, 120)) * 5])
+def test_large_batches_equal_the_twin(tokenizer, lengths):
+    draw = random.Random(len(set(lengths)))
+    sequences = ["".join(draw.choices("ACGTacgt", k=length)) for length in lengths]
+    sequences[7] = sequences[7][:30] + "NU" + sequences[7][32:]
+    encoded = tokenizer(sequences, padding=True, return_tensors="np", pad_to_multiple_of=16)
+    width = -(-(max(lengths) - 3) // 16) * 16
+    for sequence, ids, attention in zip(sequences, encoded["input_ids"], encoded["attention_mask"], strict=True):
+        expected = [2, *twin.ids(sequence, 6), 3]
+        assert ids.tolist() == expected + [0] * (width - len(expected))
+        assert attention.tolist() == [1] * len(expected) + [0] * (width - len(expected))
+
+
+def test_soft_masked_letters_can_be_unknown(tmp_path):
+    KmerTokenizer(k=3, keep_soft_masked=False).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    expected = [2, 1 + 0, *twin.ids("NCGTA", 3)[1:], 3]
+    assert loaded("aCGTA")["input_ids"] == expected
+    assert slow(loaded, "aCGTA")["input_ids"] == expected
+    assert loaded.convert_tokens_to_ids(["CGT", "cGT", "CGU"]) == [*twin.ids("CGT", 3), 1, *twin.ids("CGT", 3)]
+    assert KmerTokenizer(k=3)("aCGTA")["input_ids"] == [2, *twin.ids("ACGTA", 3), 3]
 
 
 def test_special_token_masks(tokenizer):

@@ -3,7 +3,7 @@
     examples -> padded ids -> random_mask(width = schedule.width(number // (accumulation * processes)))
 
 The draws are a pure function of (seed, batch number), or, for a batch without a number at a fixed width, of the padded ids:
-`stream(seed, "mask", number)` and `stream(seed, "mask", digest)`. The collator counts nothing, so copies of it in loader
+`stream(seed, "mask", number)` and `stream(seed, "mask", digest)`, the digest that of the ids as int32. The collator counts nothing, so copies of it in loader
 workers agree.
 
 Letters   N sequences, T tokens, M masked tokens.
@@ -18,7 +18,6 @@ import numpy
 import torch
 from torch import Tensor
 
-from randommask.alphabet import AMBIGUOUS
 from randommask.masking import mask_tokens
 from randommask.methods import default_probability
 from randommask.numbering import NumberedExample
@@ -119,7 +118,7 @@ class RandomMaskCollator:
             width, drawn = self.schedule.width(step), self.schedule.draw_from(step)
         else:
             width = drawn = self.schedule
-        key = hashlib.sha256(ids.numpy().tobytes()).hexdigest() if number is None else number
+        key = hashlib.sha256(ids.numpy().astype(numpy.int32).data).hexdigest() if number is None else number
         inputs, labels, positions = mask_tokens(
             ids,
             width=drawn,
@@ -145,19 +144,17 @@ class RandomMaskCollator:
         first = examples[0]
         allowed = None
         if isinstance(first, Mapping) and "input_ids" in first:
-            rows = [numpy.asarray(one["input_ids"], dtype=numpy.int64) for one in examples]
+            rows = [_row(one["input_ids"]) for one in examples]
             ids = torch.from_numpy(self._joined(rows, fill=self.tokenizer.pad_token_id))
-            attention = torch.from_numpy(
-                self._joined(
-                    [
-                        numpy.asarray(one.get("attention_mask", numpy.ones_like(row)))
-                        for one, row in zip(examples, rows, strict=True)
-                    ],
-                    fill=0,
-                )
-            )
+            given = [one.get("attention_mask") for one in examples]
+            if all(mask is None for mask in given):
+                lengths = numpy.array([len(row) for row in rows], dtype=numpy.int64)
+                attention = torch.from_numpy(attention_of(lengths, ids.shape[1]))
+            else:
+                masks = (numpy.ones_like(row) if mask is None else mask for mask, row in zip(given, rows, strict=True))
+                attention = torch.from_numpy(self._joined([_row(mask) for mask in masks], fill=0))
             if "special_tokens_mask" in first:
-                special = [numpy.asarray(one["special_tokens_mask"]) for one in examples]
+                special = [_row(one["special_tokens_mask"]) for one in examples]
                 allowed = torch.from_numpy(self._joined(special, fill=1)) == 0
         elif isinstance(first, Mapping | str):
             texts = [one["sequence"] if isinstance(one, Mapping) else one for one in examples]
@@ -172,19 +169,20 @@ class RandomMaskCollator:
     def _from_codes(self, examples: list[Any]) -> tuple[Tensor, Tensor]:
         rows = [numpy.asarray(one) for one in examples]
         lengths = numpy.array([len(row) for row in rows], dtype=numpy.int64)
-        codes = numpy.full((len(rows), int(lengths.max())), AMBIGUOUS, dtype=numpy.uint8)
+        codes = numpy.zeros((len(rows), int(lengths.max())), dtype=numpy.uint8)  # behind a row: never read
         for place, row in zip(codes, rows, strict=True):
             place[: len(row)] = row
-        ids, counts = self.tokenizer.token_rows(codes, lengths)
-        ids = self._joined(list(ids), fill=self.tokenizer.pad_token_id)
-        attention = (numpy.arange(ids.shape[1]) < counts[:, None]).astype(numpy.int64)
+        ids, attention, _ = self.tokenizer.token_rows(codes, lengths, multiple=self.pad_to_multiple_of or 1)
         return torch.from_numpy(ids), torch.from_numpy(attention)
 
     def _joined(self, rows: list[numpy.ndarray], *, fill: int) -> numpy.ndarray:
         """Int64[N T] of rows of any length, filled up at their right."""
         multiple = self.pad_to_multiple_of or 1
-        longest = -(-max(map(len, rows)) // multiple) * multiple
-        joined = numpy.full((len(rows), longest), fill, dtype=numpy.int64)
+        longest = max(map(len, rows))
+        width = -(-longest // multiple) * multiple
+        if width == min(map(len, rows)):
+            return numpy.concatenate(rows, dtype=numpy.int64).reshape(len(rows), width)
+        joined = numpy.full((len(rows), width), fill, dtype=numpy.int64)
         for place, row in zip(joined, rows, strict=True):
             place[: len(row)] = row
         return joined
@@ -196,6 +194,17 @@ class RandomMaskCollator:
                 f"A row has {tokens} tokens, specials included, but the tokenizer's model_max_length is {limit}. Cut the "
                 "sequences into shorter windows, or raise model_max_length together with the model's positions."
             )
+
+
+def _row(values: Any) -> numpy.ndarray:
+    return values.numpy() if isinstance(values, Tensor) else numpy.asarray(values, dtype=numpy.int64)
+
+
+def attention_of(lengths: numpy.ndarray, width: int) -> numpy.ndarray:
+    """Int64[N T], 1 at the first `lengths` Int64[N] of T = `width` tokens of a row, 0 behind."""
+    if int(lengths.min()) == width:
+        return numpy.ones((len(lengths), width), dtype=numpy.int64)
+    return (numpy.arange(width) < lengths[:, None]).astype(numpy.int64)
 
 
 def _unpacked(examples: Sequence[Any]) -> tuple[int | None, list[Any]]:

@@ -8,7 +8,7 @@ non-overlapping (stride k, frame 0): L // k tokens, the remaining L mod k bases 
 
 Source    DNABERT's `vocab.txt` for k = 3 to 6, identical by SHA-256 (tests); k = 1, 2, 7, 8 by the same rule (ours).
 Letters   N sequences, L bases, T tokens.
-Speed     numbers grow by joining halves in the narrowest type that holds them (uint8 to 4 bases, uint16 to 8), in
+Speed     numbers grow in the narrowest type that holds them (uint8 to 4 bases, uint16 to 8), over rows laid end to end, in
           blocks that stay in cache; int64 comes last.
 """
 
@@ -85,49 +85,74 @@ def kmer_ids(codes: numpy.ndarray, k: int, *, overlap: bool = True, out: numpy.n
     length = rows.shape[-1]
     tokens = max(0, length - k + 1) if overlap else length // k
     ids = numpy.empty((rows.shape[0], tokens), dtype=numpy.int64) if out is None else out
-    stride = 1 if overlap else k
-    if tokens:
-        for first_row in range(0, rows.shape[0], max(1, _BLOCK // length)):
-            block = rows[first_row : first_row + max(1, _BLOCK // length)]
-            part = ids[first_row : first_row + block.shape[0]]
+    if tokens and rows.shape[0]:
+        stride = 1 if overlap else k
+        together = max(1, _BLOCK // length)
+        space = numpy.empty((3, together * min(length, (_BLOCK - 1) * stride + k)), dtype=numpy.uint8)
+        for row in range(0, rows.shape[0], together):
             for start in range(0, tokens, _BLOCK):
                 stop = min(start + _BLOCK, tokens)
-                _fill(part[:, start:stop], block[:, start * stride : (stop - 1) * stride + k], k=k, stride=stride)
+                part = rows[row : row + together, start * stride : (stop - 1) * stride + k]
+                _fill(ids[row : row + together, start:stop], part, k=k, stride=stride, space=space)
     return ids[0] if codes.ndim == 1 else ids
 
 
-def _fill(out: numpy.ndarray, codes: numpy.ndarray, *, k: int, stride: int) -> None:
-    numbers = _numbers(codes, k)[:, ::stride]
-    if k < LARGEST_K and k != 4:  # the largest number + 5 fits the narrow type, except where 4^k fills it
-        numpy.copyto(out, numbers + numbers.dtype.type(FIRST_KMER))
-    else:
-        numpy.copyto(out, numbers)
+def _fill(out: numpy.ndarray, codes: numpy.ndarray, *, k: int, stride: int, space: numpy.ndarray) -> None:
+    """Ids of a block of rows. The rows lie end to end: windows over two of them are computed and passed over."""
+    flat = numpy.ascontiguousarray(codes).reshape(-1)
+    numbers, five_too_low = _numbers(flat, k, space=space)
+    within = ((out.shape[1] - 1) * stride + 1) * numbers.itemsize  # the last window's end is the block's end
+    steps = (codes.shape[1] * numbers.itemsize, stride * numbers.itemsize)
+    assert (codes.shape[0] - 1) * steps[0] + within <= numbers.nbytes
+    numpy.copyto(out, numpy.lib.stride_tricks.as_strided(numbers, out.shape, steps, writeable=False))
+    if five_too_low:
         out += FIRST_KMER
-    unknown = codes >= AMBIGUOUS
-    if unknown.any():
-        out[any_in_window(unknown, k)[:, ::stride]] = UNK_ID
+    if flat.max() >= AMBIGUOUS:
+        out[any_in_window(codes >= AMBIGUOUS, k)[:, ::stride]] = UNK_ID
 
 
-def _numbers(codes: numpy.ndarray, k: int) -> numpy.ndarray:
-    """Number of each window of k codes (UInt[N L-k+1]); garbage, within its own windows only, where a code is above 3."""
+def _numbers(codes: numpy.ndarray, k: int, *, space: numpy.ndarray) -> tuple[numpy.ndarray, bool]:
+    """Number of each window of k codes, UInt[L-k+1], and whether 5 has still to be added; garbage where a code is above 3.
+
+    Up to 4 bases a number grows base by base in uint8; longer ones are two of these side by side, the right one of 3 bases (of
+    4 at k = 8). The 5 goes into a uint8 where it fits.
+    """
     known = {1: codes}
-    while 2 * max(known) <= k:
-        half = max(known)
-        known[2 * half] = _join(known[half], half, known[half], half)
-    size = max(known)
-    number = known[size]
-    for part in sorted(known, reverse=True):
-        if size + part <= k:
-            number = _join(number, size, known[part], part)
-            size += part
-    return number
+    for size, half in ((2, 1), (3, 2), (4, 2)):
+        if size in _PARTS[k]:
+            known[size] = _join(known[half], half, known[size - half], size - half, out=space[size - 2])
+    high, low = _PARTS[k][-2:]
+    if not high:
+        if low == 4:
+            return known[4], True
+        return numpy.add(known[low], FIRST_KMER, out=space[2, : known[low].size]), False
+    number = numpy.multiply(known[high][: codes.size - k + 1], numpy.uint16(4**low), dtype=numpy.uint16)
+    right = known[low][high:]
+    # the pairs in space[0] are read no more
+    number += right if low == 4 else numpy.add(right, FIRST_KMER, out=space[0, : right.size])
+    return number, low == 4
 
 
-def _join(left: numpy.ndarray, left_size: int, right: numpy.ndarray, right_size: int) -> numpy.ndarray:
-    # multiply, not shift: left_shift on uint8 is ten times slower. The type is set before, else uint8 wraps at 5 bases.
-    kind = numpy.uint8 if left_size + right_size <= 4 else numpy.uint16
-    number = numpy.multiply(left[:, : left.shape[1] - right_size], kind(4**right_size % 2**16), dtype=kind)
-    number += right[:, left_size:]
+# Sizes of numbers that are needed on the way to k, then the two parts of k, or none and k itself.
+_PARTS: Final = {
+    1: (0, 1),
+    2: (2, 0, 2),
+    3: (2, 3, 0, 3),
+    4: (2, 4, 0, 4),
+    5: (2, 3, 2, 3),
+    6: (2, 3, 3, 3),
+    7: (2, 3, 4, 4, 3),
+    8: (2, 4, 4, 4),
+}
+
+
+def _join(
+    left: numpy.ndarray, left_size: int, right: numpy.ndarray, right_size: int, *, out: numpy.ndarray
+) -> numpy.ndarray:
+    # multiply, not shift: left_shift on uint8 is ten times slower
+    count = left.size - right_size
+    number = numpy.multiply(left[:count], 4**right_size, out=out[:count])
+    number += right[left_size : left_size + count]
     return number
 
 

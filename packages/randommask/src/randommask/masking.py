@@ -122,56 +122,96 @@ def mask_tokens(
     random_share: float = 0.1,
 ) -> MaskedTokens:
     """`random_mask` on the CPU by gaps, which also hands out the masked positions. Arguments are not checked."""
-    centres = draw_centres(input_ids.shape, probability, generator=generator)
-    masked = spread(centres.logical_and_(maskable), width, maskable=maskable, segments=segments, generator=generator)
-    positions = torch.from_numpy(numpy.flatnonzero(masked.view(-1).numpy()))  # three times as quick as Tensor.nonzero
-    targets = input_ids.reshape(-1).index_select(0, positions)
-    choice = torch.rand(positions.shape[0], generator=generator).numpy()
+    allowed = maskable.numpy()
+    places = centre_places(allowed.size, probability, generator=generator)
+    places = places[allowed.reshape(-1)[places]]
+    if isinstance(width, int) and segments is None:
+        masked = _painted(places, width, shape=allowed.shape) & allowed
+    else:
+        centres = torch.from_numpy(_flags(places, allowed.size)).view(maskable.shape)
+        masked = spread(centres, width, maskable=maskable, segments=segments, generator=generator).numpy()
+    positions = masked.reshape(-1).nonzero()[0]  # numpy from here: its small steps are quicker, this one three times
+    choice = torch.rand(positions.size, generator=generator).numpy()
+    inputs = input_ids.numpy().reshape(-1)
+    targets = inputs[positions]
     # A fifth at most shows no [MASK]: random ids are drawn for those of them alone that need one.
-    others = numpy.flatnonzero(choice >= mask_share)
+    others = (choice >= mask_share).nonzero()[0]
     is_random = choice[others] < mask_share + random_share
-    shown = targets.numpy()[others]
-    drawn = torch.randint(vocabulary.start, vocabulary.stop, (int(is_random.sum()),), generator=generator)
-    shown[is_random] = drawn.numpy()
-    inputs = input_ids.clone(memory_format=torch.contiguous_format)
-    flat = inputs.view(-1).numpy()
-    flat[positions.numpy()] = mask_id
-    flat[positions.numpy()[others]] = shown
-    labels = torch.full_like(inputs, IGNORED)
-    labels.view(-1).scatter_(0, positions, targets)
-    return MaskedTokens(inputs, labels, positions)
+    shown = targets[others]
+    count = int(numpy.count_nonzero(is_random))
+    shown[is_random] = torch.randint(vocabulary.start, vocabulary.stop, (count,), generator=generator).numpy()
+    inputs = inputs.copy()
+    inputs[positions] = mask_id
+    inputs[positions[others]] = shown
+    labels = numpy.full(inputs.size, IGNORED, dtype=numpy.int64)
+    labels[positions] = targets
+    shape = input_ids.shape
+    return MaskedTokens(
+        torch.from_numpy(inputs).view(shape), torch.from_numpy(labels).view(shape), torch.from_numpy(positions)
+    )
 
 
 def draw_centres(shape: tuple[int, ...], probability: float, *, generator: torch.Generator) -> Tensor:
-    """Bool of `shape` on the CPU, true with `probability` independently at each place, drawn as gaps between the true ones.
-
-    The gap to the next true place is 1 + floor(log(1 - u) / log(1 - p)); a fixed number of gaps is drawn, and more only
-    if they end early.
-    """
+    """Bool of `shape` on the CPU, true with `probability` independently at each place; see `centre_places`."""
     size = math.prod(shape)
+    return torch.from_numpy(_flags(centre_places(size, probability, generator=generator), size)).view(shape)
+
+
+def centre_places(size: int, probability: float, *, generator: torch.Generator) -> numpy.ndarray:
+    """Places Int64[C] below `size`, ascending, each there with `probability`, drawn as the gaps between them.
+
+    The gap to the next place is 1 + floor(log(1 - u) / log(1 - p)); a fixed number of gaps is drawn, and more only if they end
+    early.
+    """
     if probability <= 0 or not size:
-        return torch.zeros(shape, dtype=torch.bool)
+        return numpy.empty(0, dtype=numpy.int64)
     if probability >= 1:
-        return torch.ones(shape, dtype=torch.bool)
+        return numpy.arange(size, dtype=numpy.int64)
     mean = size * probability
     draws = int(mean + 10 * math.sqrt(mean) + 10)
-    centres = numpy.zeros(size, dtype=numpy.bool_)
-    scale, last = 1 / math.log1p(-probability), -1
+    scale, last, found = 1 / math.log1p(-probability), -1, list[numpy.ndarray]()
     while last < size - 1:
-        gaps = torch.rand(
-            draws, generator=generator, dtype=torch.float64
-        ).numpy()  # numpy from here: its small steps are quicker
-        numpy.negative(gaps, out=gaps)
-        numpy.log1p(gaps, out=gaps)
+        gaps = torch.rand(draws, generator=generator, dtype=torch.float64).numpy()
+        numpy.subtract(1, gaps, out=gaps)  # exact, and log is quicker than log1p
+        numpy.log(gaps, out=gaps)
         numpy.multiply(gaps, scale, out=gaps)
         numpy.minimum(gaps, size, out=gaps)  # a huge gap must not overflow
         places = gaps.astype(numpy.int64)
         places += 1
+        places[0] += last
         numpy.cumsum(places, out=places)
-        places += last
         last = int(places[-1])
-        centres[places if last < size else places[: numpy.searchsorted(places, size)]] = True
-    return torch.from_numpy(centres).view(shape)
+        found.append(places if last < size else places[: places.searchsorted(size)])
+    return found[0] if len(found) == 1 else numpy.concatenate(found)
+
+
+def _flags(places: numpy.ndarray, size: int) -> numpy.ndarray:
+    flags = numpy.zeros(size, dtype=numpy.bool_)
+    flags[places] = True
+    return flags
+
+
+def _painted(places: numpy.ndarray, width: int, *, shape: tuple[int, ...]) -> numpy.ndarray:
+    """Union of the windows around the flat places of centres, not yet confined to what is maskable: Bool of `shape`."""
+    rows, length = shape
+    # One flat row: the gap between rows is as long as a window reaches, so that no window touches the next row.
+    stride = length + width - 1
+    begins = places // max(length, 1)
+    begins *= width - 1
+    begins += places
+    begins += width // 2
+    window = grown(_flags(begins, rows * stride), width)
+    return numpy.lib.stride_tricks.as_strided(window, shape, (stride, 1), writeable=False)
+
+
+def grown(flags: Any, width: int) -> Any:
+    """Bool[L - w + 1] of Bool[L], numpy or torch: does a flag lie among the w places from here on? By doubling."""
+    window, reach = flags, 1
+    while 2 * reach <= width:
+        window = window[:-reach] | window[reach:]
+        reach *= 2
+    rest = width - reach
+    return window[:-rest] | window[rest:] if rest else window
 
 
 def spread(
@@ -207,20 +247,8 @@ def _windows(centres: Tensor, width: int, *, segments: Tensor | None) -> Tensor:
     padded[:, right : right + length] = centres
     if segments is not None:
         return _windows_in_segments(padded, centres, segments, left=left, right=right)
-    # One flat row: the padding between rows is as long as a window reaches. window[i] tells of the `reach` places from i
-    # on; doubled while that fits, then one more union makes it `width`. numpy does this several times as quick as torch.
-    flat = padded.view(-1)
-    on_cpu = flat.device.type == "cpu"
-    window: Any = flat.numpy() if on_cpu else flat
-    reach = 1
-    while 2 * reach <= width:
-        window = window[:-reach] | window[reach:]
-        reach *= 2
-    rest = width - reach
-    if rest:
-        window = window[:-rest] | window[rest:]
-    union = torch.from_numpy(window) if on_cpu else window
-    return union.as_strided((rows, length), (padded.shape[1], 1))
+    # One flat row: the padding between rows is as long as a window reaches.
+    return grown(padded.view(-1), width).as_strided((rows, length), (padded.shape[1], 1))
 
 
 def _windows_in_segments(padded: Tensor, centres: Tensor, segments: Tensor, *, left: int, right: int) -> Tensor:

@@ -13,20 +13,21 @@ Letters   N sequences, L bases, T tokens.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy
 import torch
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizer
 from transformers.utils.generic import PaddingStrategy
 
-from .alphabet import AMBIGUOUS, base_codes, bases
+from .alphabet import base_codes, bases
 from .kmers import (
     CLS_ID,
     FIRST_KMER,
     PAD_ID,
     SEP_ID,
     SPECIAL_TOKENS,
+    UNK_ID,
     check_k,
     codes_of_ids,
     kmer_ids,
@@ -38,6 +39,14 @@ VOCABULARY_FILE: Final = "vocab.txt"
 LONGEST: Final = 512  # positions of DNABERT, specials included
 
 
+class TokenRows(NamedTuple):
+    """`ids` Int64[N T], `attention` Int64[N T] (0 at padding), `counts` Int64[N], tokens of each row before padding."""
+
+    ids: numpy.ndarray
+    attention: numpy.ndarray
+    counts: numpy.ndarray
+
+
 class KmerTokenizer(PreTrainedTokenizer):
     """k-mer tokenizer with DNABERT's ids.
 
@@ -45,6 +54,7 @@ class KmerTokenizer(PreTrainedTokenizer):
         vocab_file: a DNABERT `vocab.txt`; checked line by line, only its size matters. Loading a folder passes it.
         k: bases a k-mer, 1 to 8. None: what `vocab_file` holds, else 6.
         overlap: stride 1 (DNABERT) or stride k.
+        keep_soft_masked: whether lower case is the same base (true), or unknown, so that a k-mer that covers it is [UNK].
         unk_token: the five special tokens stand at ids 0 to 4 and cannot be renamed.
         cls_token: see `unk_token`.
         sep_token: see `unk_token`.
@@ -73,6 +83,7 @@ class KmerTokenizer(PreTrainedTokenizer):
         vocab_file: str | None = None,
         k: int | None = None,
         overlap: bool = True,
+        keep_soft_masked: bool = True,
         unk_token: str = "[UNK]",
         cls_token: str = "[CLS]",
         sep_token: str = "[SEP]",
@@ -86,6 +97,7 @@ class KmerTokenizer(PreTrainedTokenizer):
             raise ValueError(f"k is {k}, but {vocab_file} is the vocabulary of k = {found}. Load it with k={found}.")
         self.k = check_k(found or (6 if k is None else k))
         self.overlap = overlap
+        self.keep_soft_masked = keep_soft_masked
         self._tokens = vocabulary(self.k)
         self._ids = {token: index for index, token in enumerate(self._tokens)}
         named = tuple(str(token) for token in (pad_token, unk_token, cls_token, sep_token, mask_token))
@@ -94,6 +106,7 @@ class KmerTokenizer(PreTrainedTokenizer):
         super().__init__(
             k=self.k,
             overlap=overlap,
+            keep_soft_masked=keep_soft_masked,
             unk_token=unk_token,
             cls_token=cls_token,
             sep_token=sep_token,
@@ -119,36 +132,56 @@ class KmerTokenizer(PreTrainedTokenizer):
         return self._ids | self._added_tokens_encoder
 
     def token_rows(
-        self, codes: numpy.ndarray, lengths: numpy.ndarray, *, limit: int | None = None, special: bool = True
-    ) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Ids of many sequences at once.
+        self,
+        codes: numpy.ndarray,
+        lengths: numpy.ndarray,
+        *,
+        limit: int | None = None,
+        special: bool = True,
+        least: int = 0,
+        multiple: int = 1,
+    ) -> TokenRows:
+        """Ids of many sequences at once, padded with [PAD] at the right.
 
         Args:
             codes: UInt8[N L], base codes; what lies past a sequence's length does not matter.
             lengths: Int64[N], bases of each sequence.
             limit: most tokens a row, specials included; the rest is cut. None: no limit.
             special: put [CLS] in front and [SEP] behind.
+            least: pad to this many tokens at least.
+            multiple: pad to a multiple of this many tokens.
 
         Returns:
-            ids Int64[N T], padded with [PAD], and Int64[N], the number of tokens of each row before padding.
+            ids Int64[N T], attention Int64[N T], counts Int64[N].
         """
         counts = numpy.maximum(lengths - self.k + 1, 0) if self.overlap else lengths // self.k
         if limit is not None:
             counts = numpy.minimum(counts, max(0, limit - 2 * special))
         most = int(counts.max(initial=0))
+        width = max(most + 2 * special, least)
+        width = -(-width // multiple) * multiple
         needed = 0 if not most else most + self.k - 1 if self.overlap else most * self.k
-        ids = numpy.empty((codes.shape[0], most + 2 * special), dtype=numpy.int64)
+        # One piece of memory for both: from 4 MB on numpy asks for large pages, and small ones cost more than the ids.
+        ids, attention = numpy.empty((2, codes.shape[0], width), dtype=numpy.int64)
         kmer_ids(codes[:, :needed], self.k, overlap=self.overlap, out=ids[:, special : special + most])
         if special:
             ids[:, 0] = CLS_ID
-            ids[:, -1] = SEP_ID
-        if int(counts.min(initial=most)) < most:
-            behind = counts[:, None] + special
-            place = numpy.arange(ids.shape[1], dtype=numpy.int64)
-            ids[place >= behind] = PAD_ID
-            if special:
+        even = int(counts.min(initial=most)) == most
+        if even:
+            ids[:, most + special :] = PAD_ID
+            attention[:, : most + 2 * special] = 1
+            attention[:, most + 2 * special :] = 0
+        else:
+            for row, behind in zip(ids, (counts + special).tolist(), strict=True):  # quicker than one mask of N x T
+                row[behind:] = PAD_ID
+            place = numpy.arange(width, dtype=numpy.int32)
+            numpy.copyto(attention, place < (counts + 2 * special).astype(numpy.int32)[:, None])
+        if special:
+            if even:
+                ids[:, most + 1] = SEP_ID
+            else:
                 ids[numpy.arange(ids.shape[0]), counts + 1] = SEP_ID
-        return ids, counts + 2 * special
+        return TokenRows(ids, attention, counts + 2 * special)
 
     def _encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:  # pyright: ignore[reportIncompatibleMethodOverride]  (all options pass through)
         rows = [text] if isinstance(text, str) else text
@@ -181,26 +214,24 @@ class KmerTokenizer(PreTrainedTokenizer):
         padding = options.get("padding_strategy", PaddingStrategy.DO_NOT_PAD)
         cut = getattr(options.get("truncation_strategy"), "value", "do_not_truncate") != "do_not_truncate"
         limit = options.get("max_length") if cut else None
-        ids, counts = self.token_rows(_matrix(letters, lengths), lengths, limit=limit, special=special)
-        if not cut:
-            self._eventual_warn_about_too_long_sequence([0] * ids.shape[1], options.get("max_length"), True)
         pads = padding != PaddingStrategy.DO_NOT_PAD
+        ids, attention, counts = self.token_rows(
+            _matrix(self._codes(letters), lengths),
+            lengths,
+            limit=limit,
+            special=special,
+            least=(options.get("max_length") or 0) if padding == PaddingStrategy.MAX_LENGTH else 0,
+            multiple=(options.get("pad_to_multiple_of") or 1) if pads else 1,
+        )
+        if not cut:
+            self._eventual_warn_about_too_long_sequence([0] * int(counts.max()), options.get("max_length"), True)
         tensors = options.get("return_tensors")
         if tensors is not None and not pads and int(counts.min()) < ids.shape[1]:
             return None
-        if pads:
-            ids = _widened(
-                ids, padding, max_length=options.get("max_length"), multiple=options.get("pad_to_multiple_of")
-            )
-        attention = None
-        if options.get("return_attention_mask") is not False:
-            attention = numpy.ones_like(ids)
-            if int(counts.min()) < ids.shape[1]:
-                attention[numpy.arange(ids.shape[1]) >= counts[:, None]] = 0
         columns: dict[str, Any] = {"input_ids": ids}
         if options.get("return_token_type_ids"):
             columns["token_type_ids"] = numpy.zeros_like(ids)
-        if attention is not None:
+        if options.get("return_attention_mask") is not False:
             columns["attention_mask"] = attention
         if options.get("return_special_tokens_mask"):
             columns["special_tokens_mask"] = ((ids < FIRST_KMER) & (ids != self.unk_token_id)).astype(numpy.int64)
@@ -219,11 +250,15 @@ class KmerTokenizer(PreTrainedTokenizer):
                     f"The text holds blanks, so it was read as {self.k}-mers, but {wrong!r} has {len(wrong)} letters. Give one "
                     f"sequence without blanks, or {self.k}-mers joined by blanks."
                 )
-            return [self._tokens[int(kmer_ids(base_codes(word), self.k)[0])] for word in words]
-        return [self._tokens[index] for index in kmer_ids(base_codes("".join(words)), self.k, overlap=self.overlap)]
+            return [self._tokens[int(kmer_ids(self._codes(word), self.k)[0])] for word in words]
+        return [self._tokens[index] for index in kmer_ids(self._codes("".join(words)), self.k, overlap=self.overlap)]
+
+    def _codes(self, letters: str | bytes) -> numpy.ndarray:
+        return base_codes(letters, keep_soft_masked=self.keep_soft_masked)
 
     def _convert_token_to_id(self, token: str) -> int:
-        return self._ids.get(token, self._ids.get(token.upper().replace("U", "T"), self._ids["[UNK]"]))
+        plain = token.upper() if self.keep_soft_masked else token
+        return self._ids.get(token, self._ids.get(plain.replace("U", "T"), UNK_ID))
 
     def _convert_id_to_token(self, index: int) -> str:
         if not 0 <= index < len(self._tokens):
@@ -288,28 +323,17 @@ def _k_of_file(path: Path) -> int:
     )
 
 
-def _matrix(letters: bytes, lengths: numpy.ndarray) -> numpy.ndarray:
-    """Base codes UInt8[N L] of sequences that lie joined in `letters`; AMBIGUOUS past a sequence's end."""
-    codes = base_codes(letters)
+def _matrix(codes: numpy.ndarray, lengths: numpy.ndarray) -> numpy.ndarray:
+    """UInt8[N L] of sequences whose base codes lie end to end; 0 past a sequence's end."""
     longest = int(lengths.max())
     if int(lengths.min()) == longest:
         return codes.reshape(len(lengths), longest)
-    matrix = numpy.full((len(lengths), longest), AMBIGUOUS, dtype=numpy.uint8)
-    matrix[numpy.arange(longest) < lengths[:, None]] = codes
+    matrix = numpy.zeros((len(lengths), longest), dtype=numpy.uint8)
+    start = 0
+    for row, length in zip(matrix, lengths.tolist(), strict=True):
+        row[:length] = codes[start : start + length]
+        start += length
     return matrix
-
-
-def _widened(
-    ids: numpy.ndarray, padding: PaddingStrategy, *, max_length: int | None, multiple: int | None
-) -> numpy.ndarray:
-    length = ids.shape[1]
-    if padding == PaddingStrategy.MAX_LENGTH and max_length is not None:
-        length = max(length, max_length)
-    if multiple:
-        length = -(-length // multiple) * multiple
-    return (
-        numpy.pad(ids, ((0, 0), (0, length - ids.shape[1])), constant_values=PAD_ID) if length > ids.shape[1] else ids
-    )
 
 
 def _as_encoding(
