@@ -39,7 +39,7 @@ def normalise(images: Tensor, constants: tuple[Tensor, Tensor], *, channels: int
         channels: what the network takes, C or, where C is 1, any number.
     """
     mean, factor = constants
-    scaled = (images.to(torch.float32) - mean) * factor
+    scaled = images.to(torch.float32, copy=True).sub_(mean).mul_(factor)
     return scaled if scaled.shape[1] == channels else scaled.expand(-1, channels, -1, -1)
 
 

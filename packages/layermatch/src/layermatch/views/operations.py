@@ -1,185 +1,173 @@
 """FixMatch's fourteen operations on uint8 batches, each image with its own magnitude, equal to Pillow's values.
 
-Each takes UInt8[n C H W] (C 1 or 3) and magnitudes Float64[n] on the same device and gives UInt8[n C H W].
+Operations that share their arithmetic are one family, so that a batch of mixed operations needs few calls. A family gets
+its images UInt8[n C H W], sorted by operation, `rows` Int32[n 6] of whole numbers made on the CPU by `parameter_rows`
+(so that every device does the same integer arithmetic) and the number of images of each of its operations.
 
-Source    RandAugment's pool in FixMatch, arXiv 2001.07685, table 12, with USB's ranges. Brightness, colour, contrast and
-          sharpness only weaken (factors below 1). Geometry: nearest neighbour in Pillow's 16.16 fixed point, black fill.
-Letters   n images, C channels, H W pixels.
+Source    RandAugment's pool in FixMatch, arXiv 2001.07685, table 12. The values are Pillow's: a blend in single precision,
+          cut to an integer; luminance in 16-bit fixed point; geometry in `geometry.py`.
+Letters   n images, C channels (1 or 3), H W pixels.
 """
 
-from collections.abc import Callable
-from math import pi
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .weak import gather_pixels
-
-Operation = Callable[[Tensor, Tensor], Tensor]
+from .geometry import GEOMETRY, fixed_point, warp
 
 
-def identity(images: Tensor, magnitudes: Tensor) -> Tensor:
+def keep(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
     """The images as they are."""
     return images
 
 
-def autocontrast(images: Tensor, magnitudes: Tensor) -> Tensor:
+def autocontrast(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
     """Stretch each channel so that its smallest value becomes 0 and its largest 255."""
-    low, high = (end.double() for end in torch.aminmax(images.flatten(2), dim=2, keepdim=True))
-    flat = high <= low
+    pixels = images.flatten(2)
+    low, high = pixels.amin(2, keepdim=True), pixels.amax(2, keepdim=True)
+    flat = high <= low  # stays as it is: from 0..255 to 0..255
+    low, high = low.masked_fill_(flat, 0).double(), high.masked_fill_(flat, 255).double()
     # a full tensor over another, since torch takes number / tensor by way of the rounded reciprocal
-    scale = (torch.full_like(high, 255.0) / (high - low).clamp(min=1)).masked_fill(flat, 1.0)
-    offset = (-low * scale).masked_fill(flat, 0.0)
-    stretched = (images.flatten(2) * scale + offset).clamp_(0, 255)
-    return stretched.to(torch.uint8).view(images.shape)
+    scale = torch.full_like(high, 255.0).div_(high.sub_(low))
+    return _whole(pixels.double().mul_(scale).sub_(low.mul_(scale)).clamp_(0, 255)).view(images.shape)
 
 
-def equalize(images: Tensor, magnitudes: Tensor) -> Tensor:
+def equalize(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
     """Spread each channel's values so that their histogram becomes flat (Pillow's integer rule)."""
     count, channels = images.shape[:2]
-    values = images.reshape(count * channels, -1).long()
-    histogram = values.new_zeros(count * channels, 256).scatter_add_(1, values, torch.ones_like(values))
-    last = histogram.gather(1, values.amax(1, keepdim=True))
+    pixels = images.flatten(0, 1).flatten(1)
+    values = pixels.long()
+    ones = torch.ones((), dtype=torch.int64, device=images.device).expand_as(values)
+    histogram = values.new_zeros(count * channels, 256).scatter_add_(1, values, ones)
+    last = histogram.gather(1, pixels.amax(1, keepdim=True).long())
     step = (values.shape[1] - last) // 255
-    before = histogram.cumsum(1) - histogram
-    table = ((step // 2 + before) // step.clamp(min=1)).clamp_(max=255)
-    table = torch.where(step > 0, table, torch.arange(256, device=images.device))
-    return table.gather(1, values).to(torch.uint8).view(images.shape)
+    before = histogram.cumsum(1).sub_(histogram).add_(step // 2)
+    # double precision is exact here, and its division far faster than that of integers
+    table = _whole(before.double().div_(step.clamp(min=1)).clamp_(max=255))
+    table = torch.where(step > 0, table, torch.arange(256, dtype=torch.uint8, device=images.device))
+    return table.gather(1, values).view(images.shape)
 
 
-def solarize(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Invert values at or above the magnitude, 0 to 256."""
-    return torch.where(images < _each(magnitudes), images, 255 - images)
+def posterize(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Keep the upper bits that `rows[:, 0]` has set."""
+    return images & _each(rows[:, 0].to(torch.uint8))
 
 
-def posterize(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Keep the magnitude's whole number of upper bits, 4 to 8."""
-    lost = 8 - magnitudes.clamp(min=1).long()
-    keep = (256 - (torch.ones_like(lost) << lost)).to(torch.uint8)
-    return images & _each(keep)
+def solarize(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Invert values at or above `rows[:, 0]`."""
+    values = images.to(torch.int16)
+    below = (values - _each(rows[:, 0].to(torch.int16))).bitwise_right_shift_(15)  # -1 below, else 0: all bits or none
+    return below.bitwise_not_().bitwise_xor_(values).to(torch.uint8)
 
 
-def brightness(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Blend with black; 1 is the image, 0 is black."""
-    return _blend(torch.zeros_like(images), images, magnitudes)
+def weaken(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Blend from black, grey, the mean or the smoothed image by the share whose bits `rows[:, 0]` holds; 1 is the image."""
+    parts = zip(WEAKENED.values(), images.split(list(sizes)), strict=True)
+    start = torch.cat([origin(part) for origin, part in parts if len(part)]).to(torch.float32)
+    share = _each(rows[:, 0].view(torch.float32))
+    return _whole(images.to(torch.float32).sub_(start).mul_(share).add_(start))
 
 
-def colour(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Blend with the grey image; grey images stay as they are."""
-    return images if images.shape[1] == 1 else _blend(_grey(images), images, magnitudes)
+def _black(images: Tensor) -> Tensor:
+    """Brightness fades to black."""
+    return torch.zeros_like(images)
 
 
-def contrast(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Blend with the grey image's mean, rounded."""
-    total = _grey(images).flatten(1).sum(1, dtype=torch.int64)
+def _grey(images: Tensor) -> Tensor:
+    """Colour fades to the luminance, in Pillow's integers."""
+    return _luminance(images).expand_as(images)
+
+
+def _mean(images: Tensor) -> Tensor:
+    """Contrast fades to the luminance's mean, rounded."""
+    total = _luminance(images).flatten(1).sum(1, dtype=torch.int64)
     size = images.shape[-2] * images.shape[-1]
-    mean = ((2 * total + size) // (2 * size)).to(torch.uint8)
-    return _blend(_each(mean), images, magnitudes)
+    return _each(((2 * total + size) // (2 * size)).to(torch.uint8)).expand_as(images)
 
 
-def sharpness(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Blend with the image smoothed by the 3x3 kernel 1 1 1, 1 5 1, 1 1 1 over 13; the border is not smoothed."""
+def _smooth(images: Tensor) -> Tensor:
+    """Sharpness fades to the mean under the kernel 1 1 1, 1 5 1, 1 1 1 over 13; the border stays as it is."""
+    height, width = images.shape[-2:]
     smooth = images.clone()
-    wide = images.to(torch.int32)
-    rows = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
-    box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * wide[:, :, 1:-1, 1:-1]
-    smooth[:, :, 1:-1, 1:-1] = ((2 * box + 13) // 26).to(torch.uint8)
-    return _blend(smooth, images, magnitudes)
+    if min(height, width) > 2:
+        # all pixels in one row, so that sums run over long stretches; what wraps around falls on borders alone
+        row = images.flatten().to(torch.int16)
+        three = row[:-2] + row[1:-1] + row[2:]
+        box = three[: -2 * width] + three[width:-width] + three[2 * width :]
+        box = box.add_(row[width + 1 : -width - 1], alpha=4)
+        mean = torch.empty_like(smooth)
+        mean.view(-1)[width + 1 : -width - 1] = _whole(box.to(torch.float32).mul_(1 / 13).add_(0.5))
+        smooth[..., 1:-1, 1:-1] = mean[..., 1:-1, 1:-1]
+    return smooth
 
 
-def rotate(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Turn counter-clockwise about the centre by the magnitude in degrees."""
-    angle = -magnitudes * (pi / 180.0)
-    cosine, sine = angle.cos(), angle.sin()
-    x, y = images.shape[-1] / 2.0, images.shape[-2] / 2.0
-    right = x - cosine * x - sine * y
-    down = y + sine * x - cosine * y
-    return _affine(images, torch.stack([cosine, sine, right, -sine, cosine, down], dim=1))
-
-
-def shear_x(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Take each row from the magnitude times its number further right."""
-    return _affine(images, _coefficients(magnitudes, 1, magnitudes))
-
-
-def shear_y(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Take each column from the magnitude times its number further down."""
-    return _affine(images, _coefficients(magnitudes, 3, magnitudes))
-
-
-def translate_x(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Take each pixel from the magnitude times W further right."""
-    return _affine(images, _coefficients(magnitudes, 2, (magnitudes * images.shape[-1] + 0.5).floor()))
-
-
-def translate_y(images: Tensor, magnitudes: Tensor) -> Tensor:
-    """Take each pixel from the magnitude times H further down."""
-    return _affine(images, _coefficients(magnitudes, 5, (magnitudes * images.shape[-2] + 0.5).floor()))
-
-
-class Range(NamedTuple):
-    """An operation and the range that its magnitude is drawn from, uniformly."""
-
-    operation: Operation
-    low: float
-    high: float
-
-
-FIXMATCH: dict[str, Range] = {
-    "autocontrast": Range(autocontrast, 0.0, 0.0),
-    "brightness": Range(brightness, 0.05, 0.95),
-    "colour": Range(colour, 0.05, 0.95),
-    "contrast": Range(contrast, 0.05, 0.95),
-    "equalize": Range(equalize, 0.0, 0.0),
-    "identity": Range(identity, 0.0, 0.0),
-    "posterize": Range(posterize, 4.0, 8.0),
-    "rotate": Range(rotate, -30.0, 30.0),
-    "sharpness": Range(sharpness, 0.05, 0.95),
-    "shear_x": Range(shear_x, -0.3, 0.3),
-    "shear_y": Range(shear_y, -0.3, 0.3),
-    "solarize": Range(solarize, 0.0, 256.0),
-    "translate_x": Range(translate_x, -0.3, 0.3),
-    "translate_y": Range(translate_y, -0.3, 0.3),
+# What each weakening operation fades to.
+WEAKENED: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "brightness": _black,
+    "colour": _grey,
+    "contrast": _mean,
+    "sharpness": _smooth,
 }
+
+
+class Family(NamedTuple):
+    """Operations that one function applies; the function is described at the head of the module."""
+
+    names: tuple[str, ...]
+    apply: Callable[[Tensor, Tensor, Sequence[int]], Tensor]
+
+
+FAMILIES = (
+    Family(("identity",), keep),
+    Family(("posterize",), posterize),
+    Family(("solarize",), solarize),
+    Family(("autocontrast",), autocontrast),
+    Family(("equalize",), equalize),
+    Family(tuple(WEAKENED), weaken),
+    Family(GEOMETRY, warp),
+)
+# An operation's number is its place here; sorted by number, the images of a family stand together.
+OPERATIONS: tuple[str, ...] = tuple(name for family in FAMILIES for name in family.names)
+
+
+def parameter_rows(operations: NDArray, magnitudes: NDArray, *, size: tuple[int, int]) -> NDArray:
+    """Int32[n 6]: what the families need to know of each image.
+
+    Args:
+        operations: Int64[n] numbers of operations.
+        magnitudes: Float64[n]: bits kept (posterize, its whole number), first value inverted (solarize, 0 to 256), share
+            of the image (brightness, colour, contrast, sharpness; 0 to 1); geometry as in `geometry.fixed_point`.
+        size: (H, W).
+    """
+    rows = fixed_point(operations - OPERATIONS.index(GEOMETRY[0]), magnitudes, size=size)
+    number = OPERATIONS.index
+    first = rows[:, 0]
+    blended = (operations >= number("brightness")) & (operations <= number("sharpness"))
+    first[blended] = magnitudes[blended].astype(numpy.float32).view(numpy.int32)
+    inverted = operations == number("solarize")
+    first[inverted] = numpy.ceil(magnitudes[inverted])
+    kept = operations == number("posterize")
+    first[kept] = 256 - (1 << (8 - numpy.maximum(magnitudes[kept], 1).astype(numpy.int32)))
+    return rows
 
 
 def _each(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
-    """Luminance UInt8[n 1 H W] in Pillow's integers."""
+def _luminance(images: Tensor) -> Tensor:
+    """UInt8[n 1 H W] in Pillow's integers."""
     if images.shape[1] == 1:
         return images
-    red, green, blue = images.to(torch.int32).unbind(1)
-    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).to(torch.uint8)[:, None]
+    red, green, blue = (images[:, channel].to(torch.int32) for channel in range(3))
+    total = red.mul_(19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(0x8000)
+    return total.bitwise_right_shift_(16).to(torch.uint8)[:, None]
 
 
-def _blend(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Start + share (end - start) in single precision, cut to an integer, as Pillow's blend between 0 and 1."""
-    first = start.to(torch.float32)
-    return (first + _each(share.to(torch.float32)) * (end.to(torch.float32) - first)).to(torch.uint8)
-
-
-def _coefficients(like: Tensor, place: int, values: Tensor) -> Tensor:
-    """Float64[n 6] of the identity x' = 1 x + 0 y + 0, y' = 0 x + 1 y + 0, with one column replaced."""
-    table = torch.zeros(len(like), 6, dtype=torch.float64, device=like.device)
-    table[:, 0] = 1.0
-    table[:, 4] = 1.0
-    table[:, place] = values
-    return table
-
-
-def _affine(images: Tensor, table: Tensor) -> Tensor:
-    """Pixel (x, y) from (a x + b y + c, d x + e y + f) at its centre, nearest neighbour, black outside."""
-    height, width = images.shape[-2:]
-    a, b, c, d, e, f = table.unbind(1)
-    starts = torch.stack([a, b, c + 0.5 * a + 0.5 * b, d, e, f + 0.5 * d + 0.5 * e], dim=1)
-    a, b, c, d, e, f = ((starts * 65536.0 + 0.5).floor().long()[:, :, None, None]).unbind(1)
-    y = torch.arange(height, device=images.device)[None, :, None]
-    x = torch.arange(width, device=images.device)[None, None, :]
-    from_x, from_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
-    inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
-    places = from_y.clamp_(0, height - 1) * width + from_x.clamp_(0, width - 1)
-    return gather_pixels(images, places) * inside[:, None]
+def _whole(values: Tensor) -> Tensor:
+    """Values 0 to 255 cut to UInt8; by way of int16, which is several times faster on a CPU."""
+    return values.to(torch.int16).to(torch.uint8)
