@@ -76,9 +76,9 @@ class FreeMatchWeighting(WeightingRule):
         if limits is not None and not 0.0 <= limits[0] <= limits[1] <= 1.0:
             raise ValueError(f"limits are {limits}. Choose a smallest and a largest threshold, both from 0 to 1.")
         self.limits = limits
-        self.register_buffer("freematch_threshold", torch.full((), 1.0 / classes))
-        self.register_buffer("freematch_probabilities", torch.full((classes,), 1.0 / classes))
-        self.register_buffer("freematch_shares", torch.full((classes,), 1.0 / classes))
+        self.register_buffer("freematch_threshold", torch.full((), 1.0 / classes, dtype=torch.float32))
+        self.register_buffer("freematch_probabilities", torch.full((classes,), 1.0 / classes, dtype=torch.float32))
+        self.register_buffer("freematch_shares", torch.full((classes,), 1.0 / classes, dtype=torch.float32))
 
     def thresholds(self) -> Tensor:
         """Float[K], the threshold of each class as it stands now."""

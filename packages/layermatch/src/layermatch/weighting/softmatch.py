@@ -66,10 +66,10 @@ class SoftMatchWeighting(WeightingRule):
         self.n_sigma = check_range("n_sigma", n_sigma, 0.0, 1e6)
         self.alignment = bool(alignment)
         self.variant = check_choice("variant", variant, VARIANTS)
-        self.register_buffer("softmatch_mean", torch.full((), 1.0 / classes))
-        self.register_buffer("softmatch_variance", torch.ones(()))
+        self.register_buffer("softmatch_mean", torch.full((), 1.0 / classes, dtype=torch.float32))
+        self.register_buffer("softmatch_variance", torch.ones((), dtype=torch.float32))
         if self.alignment:
-            self.register_buffer("softmatch_probabilities", torch.full((classes,), 1.0 / classes))
+            self.register_buffer("softmatch_probabilities", torch.full((classes,), 1.0 / classes, dtype=torch.float32))
             self.register_buffer("softmatch_started", torch.tensor(variant == "torchssl"))
 
     @property
