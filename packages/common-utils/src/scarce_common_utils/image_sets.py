@@ -16,6 +16,7 @@ from scarce_common_utils.image_decoding import decode, fit, read_items
 from scarce_common_utils.streams import stream
 
 IMAGES_IN_DIGEST = 64
+STATISTICS_BYTES = 2**28  # all of CIFAR or Fashion-MNIST, 1,783 images of 224x224
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,17 @@ def some_images(images: AnyImages, count: int) -> Tensor:
     """UInt8[min(count, N) C H W], images spread evenly over all, for a look or for statistics."""
     count = min(count, len(images))
     return images.read(torch.arange(count) * len(images) // max(count, 1))
+
+
+def images_for_statistics(images: AnyImages) -> Tensor:
+    """UInt8[n C H W]: all images where they take at most a quarter of a GiB, else as many, spread evenly over all.
+
+    The same for images in memory and on disk, so that a mean over them is too.
+    """
+    channels, height, width = images.shape
+    if isinstance(images, ImageSet) and images.images.numel() <= STATISTICS_BYTES:
+        return images.images
+    return some_images(images, max(1, STATISTICS_BYTES // (channels * height * width)))
 
 
 def hold_out(images: SomeImages, *, share: float, seed: int) -> tuple[SomeImages, SomeImages]:

@@ -25,6 +25,7 @@ from scarce_common_utils.image_sets import (
     count_by_class,
     data_digest,
     hold_out,
+    images_for_statistics,
     some_images,
 )
 from scarce_common_utils.image_sources import ALL, FOLDS, Parts, RawSet, Selection, digits, from_npz, from_torchvision
@@ -37,6 +38,7 @@ __all__ = [
     "data_digest",
     "data_name",
     "hold_out",
+    "images_for_statistics",
     "load_images",
     "open_images",
     "some_images",
