@@ -141,23 +141,32 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def reproduce_layermatch(session: nox.Session) -> None:
-    """Reproduce LayerMatch: `-- --scale smoke|cpu|paper [--data FOLDER]`."""
+    """Reproduce LayerMatch: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] [--jobs 2] [--commit]`."""
     install(session, *METHODS, extras="vision,hf")
     run_benchmark(session, "reproduce", "layermatch", *session.posargs)
 
 
 @nox.session(requires=["build"])
 def reproduce_imwa(session: nox.Session) -> None:
-    """Reproduce IMWA: `-- --scale smoke|cpu|paper [--data FOLDER]`."""
+    """Reproduce IMWA: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] [--jobs 2] [--commit]`."""
     install(session, *METHODS, extras="vision,hf")
     run_benchmark(session, "reproduce", "imwa", *session.posargs)
 
 
 @nox.session(requires=["build"])
 def reproduce_randommask(session: nox.Session) -> None:
-    """Reproduce RandomMask: `-- --scale smoke|cpu|paper [--data FOLDER]`."""
+    """Reproduce RandomMask: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] [--jobs 2] [--commit]`."""
     install(session, *METHODS, extras="vision,hf")
     run_benchmark(session, "reproduce", "randommask", *session.posargs)
+
+
+@nox.session(requires=["build"])
+def tests_benchmarks(session: nox.Session) -> None:
+    """Pass the tests of the reproductions' runner."""
+    install(session, *METHODS, extras="vision,hf", tools=TEST_TOOLS)
+    with session.chdir(ROOT / "benchmarks"):
+        env = {**TEST_ENVIRONMENT, "PYTHONPATH": str(ROOT / "benchmarks")}
+        session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=env)
 
 
 @nox.session(requires=["build"])

@@ -4,7 +4,8 @@ import sys
 import time
 from pathlib import Path
 
-from reproduce.runner import Reproduction, columns, rows
+from reproduce.runner import Reproduction
+from reproduce.tables import columns, rows
 from scarce_common_utils.errors import UserError
 
 PACKAGES = ("layermatch", "imwa", "randommask")
@@ -20,12 +21,19 @@ def main(out: Path = Path("runs/quickstart")) -> int:
         print(f"quickstart: {error}", file=sys.stderr)
         return 2
     print(f"\nMeasured here in {time.monotonic() - began:.0f} s, one seed a row\n")
-    print(one_table([(columns(reproduction), rows(reproduction, records)) for reproduction, records in found]))
+    parts = [
+        (reproduction, experiment, records)
+        for reproduction, records in found
+        for experiment in reproduction.experiments
+    ]
+    print(one_table([(columns(*part), rows(*part)) for part in parts]))
     print()
-    for reproduction, _ in found:
-        print(f"{reproduction.package}: {reproduction.scale.note}")
+    for reproduction, experiment, _ in parts:
+        print(f"{reproduction.package}: {experiment.note}")
     print("A row of one seed shows that the method runs on real data, and claims nothing about which arm is better.")
-    print("cost: optimizer steps in units of the first arm's (randommask: of pretraining). s: seconds.")
+    print(
+        "cost: optimizer steps in units of the first arm's (randommask: of pretraining). s: seconds of the processor."
+    )
     print("Several seeds: benchmarks/README.md.\n")
     for folder in sorted({path.parent for reproduction, _ in found for path in reproduction.figures()}):
         print(f"Figures in {folder}: {', '.join(sorted(path.name for path in folder.glob('*.png')))}")

@@ -1,47 +1,45 @@
-"""Run the arms of a reproduction over its seeds, keep a record of each, and print what the records say.
+"""Run what is missing of a reproduction, keep a record of each (experiment, arm, seed), and find those that stand.
 
 A record is kept in `<out>/records/<experiment>/<arm>/seed-003.json`; a later run does only those that are missing there
-or were made with other words or another version. Smoke runs start from nothing every time.
+or were made with other words or another version. The digest is that of the words as the arms and scales have them, whatever
+folders stand for `{data}` and `{prepared}`, so it is the same on every machine. Smoke runs start from nothing every time.
 """
 
 import hashlib
 import importlib
 import json
 import shutil
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from reproduce.protocol import Arm, Number, Scale
+from reproduce.data_files import differing_files, missing_files
+from reproduce.protocol import Arm, Experiment, Number, Recipe, Scale
+from reproduce.task import Task, run_tasks
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.figures import table
-from scarce_common_utils.records import (
-    Record,
-    difference_text,
-    paired_difference,
-    read_record,
-    record_path,
-    summary,
-    write_record,
-)
+from scarce_common_utils.records import Record, read_record, record_path, write_record
+
+COMMITTED = Path(__file__).parent.parent / "records"
 
 
 class Reproduction:
-    """One package at one scale.
+    """One package at one scale, or a part of it.
 
     Args:
         package: `layermatch`, `imwa` or `randommask`.
         scale: a key of its SCALES.
-        out: folder for run folders and records.
+        out: folder for run folders, prepared data and records.
         data: folder that `{data}` stands for, or None.
         steps: replaces the steps of every command of the scale, for a quick look at a large one.
-        seeds: replaces the seeds.
+        seeds: replaces the seeds of every experiment.
+        experiments: names of those wanted; all of the scale where none is given.
+        arms: names of those wanted; all of each experiment where none is given.
+        generated: run every experiment's trial on made images in its place.
 
     Raises:
-        UserError: the scale is unknown, or needs data that were not given.
+        UserError: a name is unknown, or data are needed that the folder does not hold.
     """
 
     def __init__(
@@ -53,100 +51,159 @@ class Reproduction:
         data: Path | None = None,
         steps: int | None = None,
         seeds: Sequence[int] | None = None,
+        experiments: Collection[str] = (),
+        arms: Collection[str] = (),
+        generated: bool = False,
     ):
         self.package, self.out, self.data, self.steps = package, out, data, steps
         self.arms_module: ModuleType = importlib.import_module(f"reproduce.{package}.arms")
         scales: dict[str, Scale] = importlib.import_module(f"reproduce.{package}.scales").SCALES
         if scale not in scales:
-            raise UserError(f"--scale is {scale!r}; choose from {', '.join(scales)}.")
+            raise UserError(f"--scale is {scale!r}; {package} has {', '.join(scales)}.")
         self.scale_name, self.scale = scale, scales[scale]
-        if self.scale.needs_data and data is None:
-            raise UserError(f"--scale {scale} of {package} needs --data FOLDER. {self.scale.note}")
-        self.seeds = tuple(self.scale.seeds if seeds is None else seeds)
-        self.arms: dict[str, Arm] = {name: self.arms_module.ARMS[name] for name in self.scale.arms}
         self.numbers: tuple[Number, ...] = self.arms_module.NUMBERS
+        chosen = self.scale.experiments
+        if generated:
+            chosen = tuple(experiment.trial for experiment in chosen if experiment.trial is not None)
+            if not chosen:
+                raise UserError(f"--scale {scale} of {package} has nothing that runs on generated data.")
+        chosen = _wanted(chosen, experiments)
+        if seeds:
+            chosen = tuple(experiment._replace(seeds=tuple(seeds)) for experiment in chosen)
+        self.experiments = _with_arms(chosen, arms)
 
-    def run(self) -> list[Record]:
-        """Run what is missing, seed by seed so that pairs fill up evenly; return all records of this scale."""
-        if self.scale_name == "smoke" and self.out.exists():
-            shutil.rmtree(self.out)
-        for seed in self.seeds:
-            for name, arm in self.arms.items():
-                if self._have(name, arm, seed) is None:
-                    write_record(
-                        record_path(self.out / "records", self._shell(name, arm, seed)), self._run_arm(name, arm, seed)
-                    )
+    def run(self, *, jobs: int = 1) -> list[Record]:
+        """Run what is missing, experiment by experiment and in each seed by seed, so that pairs fill up evenly; return all records.
+
+        Raises:
+            UserError: data are missing, or a command failed.
+        """
+        if self.scale_name == "smoke":
+            for part in ("runs", "records", "prepared"):
+                shutil.rmtree(self.out / part, ignore_errors=True)
+        missing = [
+            (experiment, name, seed) for experiment, name, seed in self._all() if not self._have(experiment, name, seed)
+        ]
+        self._check_data({experiment.name for experiment, _, _ in missing})
+        tasks = [self._task(experiment, name, seed) for experiment, name, seed in missing]
+        for number, (task, record) in enumerate(run_tasks(tasks, jobs=jobs), start=1):
+            write_record(record_path(self.out / "records", record), record)
+            if jobs > 1:
+                print(f"{number}/{len(tasks)} {task.label} {record.seconds:.0f} s", flush=True)
         return self.records()
 
-    def records(self) -> list[Record]:
-        """The records of this scale that stand in its folder and fit."""
-        found = (self._have(name, arm, seed) for seed in self.seeds for name, arm in self.arms.items())
+    def records(self, folder: Path | None = None) -> list[Record]:
+        """The records of this scale that stand in a folder, by default its own, and fit."""
+        found = (self._have(experiment, name, seed, folder) for experiment, name, seed in self._all())
         return [record for record in found if record is not None]
+
+    def missing(self, records: Sequence[Record]) -> int:
+        """How many of the scale's records are not among those given."""
+        return sum(1 for _ in self._all()) - len(records)
+
+    def commit(self) -> list[Path]:
+        """Copy the records of this scale that stand to benchmarks/records/<package>/ and return their places there.
+
+        Raises:
+            UserError: a data file is not the listed one, so the numbers would not be those that others get.
+        """
+        records = self.records()
+        used = {record.experiment for record in records}
+        files = {file for experiment in self.experiments if experiment.name in used for file in experiment.files}
+        if files and self.data is not None:
+            differing = differing_files(self.data, files)
+            if differing:
+                raise UserError(
+                    f"{', '.join(differing)} in {self.data} differs from the file in benchmarks/README.md; nothing is copied."
+                )
+        folder = COMMITTED / self.package
+        return [write_record(record_path(folder, record), record) for record in records]
 
     def figures(self) -> list[Path]:
         """Figures of all runs of this scale."""
         return sorted((self.out / "runs").rglob("figures/*.png"))
 
-    def _run_arm(self, name: str, arm: Arm, seed: int) -> Record:
-        main = importlib.import_module(f"{self.package}.commands").main
-        first = self._folder(name, seed, 0)
-        if first.parent.exists():
-            shutil.rmtree(first.parent)
-        numbers: dict[str, float | None] = {}
-        units: dict[str, str] = {}
-        record = None
-        began = time.monotonic()
-        for number, words in enumerate(self._command_lines(arm, seed)):
-            folder = self._folder(name, seed, number)
-            line = [word.replace("{first}", str(first)) for word in words] + ["--out", str(folder)]
-            print(f"\n$ {self.package} {' '.join(line)}", flush=True)
-            code = main(line)
-            if code != 0:
-                raise UserError(f"{self.package} {' '.join(line)} ended with exit code {code}.")
-            record = read_record(folder / "result.json")
-            numbers |= record.numbers
-            units |= record.units
-        if record is None:
-            raise ValueError(f"Arm {name!r} has no command line.")
-        shell = self._shell(name, arm, seed)
-        merged: dict[str, Any] = {
-            "numbers": numbers,
-            "units": units,
-            "versions": record.versions,
-            "seconds": time.monotonic() - began,
-            "threads": record.threads,
-            "device": record.device,
-        }
-        return Record(experiment=shell.experiment, arm=name, seed=seed, digest=shell.digest, **merged)
+    def baseline(self, experiment: Experiment) -> str:
+        """The arm that the others of an experiment are compared with."""
+        return experiment.baseline or self.arms_module.BASELINE
 
-    def _shell(self, name: str, arm: Arm, seed: int) -> Record:
+    def _all(self) -> Iterator[tuple[Experiment, str, int]]:
+        for experiment in self.experiments:
+            for seed in experiment.seeds:
+                for name in experiment.arms:
+                    yield experiment, name, seed
+
+    def _task(self, experiment: Experiment, name: str, seed: int) -> Task:
+        filled = {"{data}": str(self.data)}
+        if experiment.prepared:
+            filled["{prepared}"] = str(self._prepared(experiment.prepared, seed))
+        lines = []
+        for line in self._command_lines(experiment, self.arms_module.ARMS[name], seed):
+            for placeholder, text in filled.items():
+                line = [word.replace(placeholder, text) for word in line]
+            lines.append(tuple(line))
+        folder = self.out / "runs" / experiment.name / name / f"seed-{seed:03d}"
+        label = f"{experiment.name} {name} seed {seed}"
+        return Task(self.package, label, tuple(lines), folder, self._shell(experiment, name, seed))
+
+    def _prepared(self, name: str, seed: int) -> Path:
+        """The file of a recipe, made where it is not there yet."""
+        recipe: Recipe = importlib.import_module(f"reproduce.{self.package}.data").PREPARED[name]
+        folder = self.out / "prepared" / (f"seed-{seed:03d}" if recipe.every_seed else "")
+        path = folder / f"{name}{recipe.suffix}"
+        if not path.exists():
+            print(f"Preparing {path}", flush=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / f"unfinished-{name}{recipe.suffix}"
+            recipe.make(self.data, seed, unfinished)
+            unfinished.replace(path)
+        return path
+
+    def _check_data(self, names: Collection[str]) -> None:
+        """Refuse where files are missing; say on standard error where one is not the listed one."""
+        files = {file for experiment in self.experiments if experiment.name in names for file in experiment.files}
+        missing = missing_files(self.data, files)
+        if missing:
+            needing = [e.name for e in self.experiments if e.name in names and set(e.files) & set(missing)]
+            place = "no folder was given (--data FOLDER)" if self.data is None else f"{self.data} does not hold it"
+            raise UserError(
+                f"{', '.join(needing)} of {self.package} needs {', '.join(missing)}, and {place}. benchmarks/README.md says where "
+                "each file comes from; --experiment NAME runs a part."
+            )
+        for file in differing_files(self.data, files) if self.data is not None else ():
+            print(f"reproduce: {file} is not the file of benchmarks/README.md; numbers will differ.", file=sys.stderr)
+
+    def _shell(self, experiment: Experiment, name: str, seed: int) -> Record:
         """The record without its numbers: what names it and what tells whether one that stands there fits."""
-        key = [self._command_lines(arm, seed), metadata.version(self.package), metadata.version("scarce-common-utils")]
+        lines = self._command_lines(experiment, self.arms_module.ARMS[name], seed)
+        key: list[object] = [lines, metadata.version(self.package), metadata.version("scarce-common-utils")]
+        if experiment.prepared:
+            key.append(experiment.prepared)
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        return Record(experiment=self.scale.experiment, arm=name, seed=seed, numbers={}, digest=digest)
+        return Record(experiment=experiment.name, arm=name, seed=seed, numbers={}, digest=digest)
 
-    def _have(self, name: str, arm: Arm, seed: int) -> Record | None:
-        shell = self._shell(name, arm, seed)
-        path = record_path(self.out / "records", shell)
+    def _have(self, experiment: Experiment, name: str, seed: int, folder: Path | None = None) -> Record | None:
+        shell = self._shell(experiment, name, seed)
+        path = record_path(folder or self.out / "records", shell)
         if not path.is_file():
             return None
         record = read_record(path)
         return record if record.digest == shell.digest else None
 
-    def _command_lines(self, arm: Arm, seed: int) -> list[list[str]]:
+    def _command_lines(self, experiment: Experiment, arm: Arm, seed: int) -> list[list[str]]:
+        """The words of each command line, with the steps and the seed; folders stand as `{data}` and so on."""
         lines = []
         for words in arm.commands:
             command = words[0]
-            line = [*words, *_left(self.scale.words.get(command, ()), arm.without)]
-            steps = self.scale.steps.get(command) if self.steps is None else self.steps
+            line = [*words, *_left(experiment.words.get(command, ()), arm.without)]
+            steps = experiment.steps.get(command)
+            if self.steps is not None and (steps is not None or command not in getattr(self.arms_module, "OWN", {})):
+                steps = self.steps
             if steps is not None:
                 line += ["--steps", str(steps * arm.steps_factor)]
             line += ["--seed", str(seed)]
-            lines.append([word.replace("{data}", str(self.data)).replace("{seed}", str(seed)) for word in line])
+            lines.append([word.replace("{seed}", str(seed)) for word in line])
         return lines
-
-    def _folder(self, name: str, seed: int, number: int) -> Path:
-        return self.out / "runs" / name / f"seed-{seed:03d}" / str(number + 1)
 
 
 def _left(words: Sequence[str], without: Sequence[str]) -> list[str]:
@@ -156,70 +213,20 @@ def _left(words: Sequence[str], without: Sequence[str]) -> list[str]:
     ]
 
 
-def rows(reproduction: Reproduction, records: Sequence[Record]) -> list[list[str]]:
-    """Table rows: arm, each number as mean ± deviation over seeds, cost, seconds; then the reference rows."""
-    found = []
-    numbers = reproduction.numbers
-    for name, arm in reproduction.arms.items():
-        own = [record for record in records if record.arm == name]
-        cells = [_cell(own, name, number) for number in numbers]
-        seconds = sum(record.seconds for record in own) / max(len(own), 1)
-        found.append([name, *cells, f"{arm.cost:g}", f"{seconds:.0f}"])
-    for reference in getattr(reproduction.arms_module, "REFERENCES", ()):
-        shown = next((number for number in numbers if number.label == reference.column), None)
-        values = [
-            record.numbers[reference.number] for record in records if record.numbers.get(reference.number) is not None
-        ]
-        if shown is not None and values:
-            mean = sum(value for value in values if value is not None) / len(values)
-            found.append(
-                [
-                    reference.row,
-                    *(f"{mean:.{shown.decimals}f}" if number is shown else "" for number in numbers),
-                    "",
-                    "",
-                ]
-            )
-    return found
+def _wanted(experiments: Sequence[Experiment], names: Collection[str]) -> tuple[Experiment, ...]:
+    known = [experiment.name for experiment in experiments]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"--experiment is {unknown[0]!r}; this scale has {', '.join(known)}.")
+    return tuple(experiment for experiment in experiments if not names or experiment.name in names)
 
 
-def columns(reproduction: Reproduction) -> list[str]:
-    """Headings that fit `rows`."""
-    return ["arm", *(f"{number.label} {number.unit}".strip() for number in reproduction.numbers), "cost", "s"]
-
-
-def report(reproduction: Reproduction, records: Sequence[Record]) -> str:
-    """The table, and the paired differences from the baseline where there are several seeds."""
-    count = len(reproduction.seeds)
-    title = f"{reproduction.package}, {reproduction.scale.experiment}, {count} seed{'s' if count > 1 else ''}. {reproduction.scale.note}"
-    parts = [title, table(columns(reproduction), rows(reproduction, records))]
-    baseline = reproduction.arms_module.BASELINE
-    if count == 1:
-        parts.append("One seed: these rows show that the method runs; they are no claim that one arm is better.")
-    elif baseline in reproduction.arms:
-        lines = [
-            [
-                name,
-                number.label,
-                difference_text(paired_difference(records, arm=name, baseline=baseline, number=number.name)),
-            ]
-            for name in reproduction.arms
-            if name != baseline
-            for number in reproduction.numbers
-            if all(_has(records, arm, number) for arm in (name, baseline))
-        ]
-        parts.append(f"Paired differences from {baseline}, mean ± half-width of the 95 % interval over seeds:")
-        parts.append(table(["arm", "number", "difference"], lines))
-    return "\n".join(parts)
-
-
-def _has(records: Sequence[Record], arm: str, number: Number) -> bool:
-    return any(record.arm == arm and record.numbers.get(number.name) is not None for record in records)
-
-
-def _cell(own: Sequence[Record], name: str, number: Number) -> str:
-    if not _has(own, name, number):
-        return ""
-    mean, deviation, _ = summary(own, arm=name, number=number.name)
-    text = f"{mean:.{number.decimals}f}"
-    return text if deviation is None else f"{text} ± {deviation:.{number.decimals}f}"
+def _with_arms(experiments: Sequence[Experiment], names: Collection[str]) -> tuple[Experiment, ...]:
+    known = sorted({arm for experiment in experiments for arm in experiment.arms})
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"--arms is {unknown[0]!r}; there are {', '.join(known)}.")
+    if not names:
+        return tuple(experiments)
+    kept = (e._replace(arms=tuple(arm for arm in e.arms if arm in names)) for e in experiments)
+    return tuple(experiment for experiment in kept if experiment.arms)
