@@ -7,9 +7,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .classifier import SplitModel, split_classifier
+    from .corruption import Corruption
     from .criterion import LayerMatch, LayerMatchOutput
     from .grad_relu import grad_relu_logits
-    from .methods import METHODS, Supervised
+    from .methods import METHODS, Supervised, build_method
     from .models.wide_resnet import WideResNet, published_wide_resnet, small_wide_resnet
     from .training.ema import ModelAverage
     from .training.schedule import cosine_factor, half_life_momentum
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
+    "Corruption": "corruption",
     "FixedThreshold": "weighting",
     "FlexMatchWeighting": "weighting",
     "FreeMatchWeighting": "weighting",
@@ -40,6 +42,7 @@ _MODULES = {
     "Weighted": "weighting",
     "WeightingRule": "weighting",
     "WideResNet": "models.wide_resnet",
+    "build_method": "methods",
     "cosine_factor": "training.schedule",
     "grad_relu_logits": "grad_relu",
     "half_life_momentum": "training.schedule",
@@ -51,6 +54,7 @@ _MODULES = {
 }
 
 __all__ = [  # noqa: RUF022 (in the order of _MODULES)
+    "Corruption",
     "FixedThreshold",
     "FlexMatchWeighting",
     "FreeMatchWeighting",
@@ -66,6 +70,7 @@ __all__ = [  # noqa: RUF022 (in the order of _MODULES)
     "WeightingRule",
     "WideResNet",
     "__version__",
+    "build_method",
     "cosine_factor",
     "grad_relu_logits",
     "half_life_momentum",

@@ -19,9 +19,20 @@ KINDS = ("uniform", "pair", "fresh")
 
 
 class Corruption(nn.Module):
-    """Called with labels Int64[U] and the images' indices Int64[U], it answers with the labels that the loss shall see.
+    """From labels Int64[U] and their images' indices Int64[U] to the labels that the loss sees, Int64[U].
 
-    A function of (seed, image), and for `fresh` of (seed, step, image). Its state is the number of steps.
+    For `LayerMatch(corrupt=...)`. A function of (seed, image), and for `fresh` of (seed, step, image). Its state is the
+    number of steps.
+
+    Args:
+        kind: `uniform`, `pair` or `fresh`.
+        share: of the images, in [0, 1]; `round(share * images)` of them are chosen.
+        images: N, the size of the unlabelled set that `indices=` speaks of.
+        classes: K, at least 2.
+        seed: of the stream "corruption".
+
+    Raises:
+        ValueError: a value out of range; it is named.
     """
 
     offsets: Tensor
@@ -70,19 +81,3 @@ class Corruption(nn.Module):
         if self.kind != "pair":
             offsets = torch.randint(1, self.classes, (images,), generator=generator)
         return torch.zeros(images, dtype=torch.int64).index_copy_(0, chosen, offsets[chosen])
-
-
-def corruption(kind: str, share: float, *, images: int, classes: int, seed: int) -> Corruption:
-    """Corruption of pseudo-labels for `LayerMatch(corrupt=...)`.
-
-    Args:
-        kind: `uniform`, `pair` or `fresh`.
-        share: of the images, in [0, 1]; `round(share * images)` of them are chosen.
-        images: N, the size of the unlabelled set that `indices=` speaks of.
-        classes: K, at least 2.
-        seed: of the stream "corruption".
-
-    Raises:
-        ValueError: a value out of range; it is named.
-    """
-    return Corruption(kind, share, images=images, classes=classes, seed=seed)

@@ -22,6 +22,7 @@ from .reading import Reading, check_device, check_momentum, device_of, wide_dtyp
 
 SCALE = 10.0
 FEWEST_STEPS = 50
+SMALLEST = 1e-24  # added to squared lengths, so that a row of zeros stays one
 
 
 class Prototypes(Reading):
@@ -61,7 +62,9 @@ class Prototypes(Reading):
         """
         check_device(self.prototype_features, strong)
         ready = self.prototype_seen.all() & (self.prototype_steps >= FEWEST_STEPS)
-        logits = torch.where(ready, self._similarities(strong), grad_relu_logits(strong, classifier))
+        # Filled and added, since the backward of `where` copies a number from the host.
+        logits = self._similarities(strong).masked_fill(~ready, 0.0)
+        logits = logits + grad_relu_logits(strong, classifier).masked_fill(ready, 0.0)
         if not cut:
             own = classifier(strong.detach())
             logits = logits + (own - own.detach())
@@ -100,5 +103,9 @@ class Prototypes(Reading):
     def _similarities(self, strong: Tensor) -> Tensor:
         prototypes = self.prototype_features
         middle = prototypes.mean(dim=0)
-        directions = nn.functional.normalize(prototypes - middle, dim=-1)
-        return SCALE * nn.functional.normalize(strong.to(prototypes.dtype) - middle, dim=-1) @ directions.T
+        return SCALE * _unit(strong.to(prototypes.dtype) - middle) @ _unit(prototypes - middle).T
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length 1; `nn.functional.normalize` copies a number from the host in its backward."""
+    return rows * (rows.square().sum(dim=-1, keepdim=True) + SMALLEST).rsqrt()
