@@ -6,19 +6,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "IMWA": "driver",
-    "Replica": "driver",
+    "ProcessLost": "processes",
+    "Replica": "replica",
     "average_files": "files",
     "average_models": "averaging",
     "average_state_dicts": "averaging",
     "recompute_batch_norm": "batch_norm",
 }
-__all__ = ["IMWA", "Replica", "average_files", "average_models", "average_state_dicts", "recompute_batch_norm"]
+__all__ = [
+    "IMWA",
+    "ProcessLost",
+    "Replica",
+    "average_files",
+    "average_models",
+    "average_state_dicts",
+    "recompute_batch_norm",
+]
 
 if TYPE_CHECKING:
     from imwa.averaging import average_models, average_state_dicts
     from imwa.batch_norm import recompute_batch_norm
-    from imwa.driver import IMWA, Replica
+    from imwa.driver import IMWA
     from imwa.files import average_files
+    from imwa.processes import ProcessLost
+    from imwa.replica import Replica
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ Order     1. the loop begins: the caller's state is the first start.
           3. its loop consumes `replica.steps`; a number handed out counts as done.
           4. it ends: its state is added to the sum, its generators (under `local` its optimizer state) are put away.
           5. the episode ends: mean into the model, next start taken, then `after_average(episode, model)`.
+          With a group each process does 2 to 4 for its own replicas, and all do 5 together.
 Letters   T steps, E episodes, M replicas.
 """
 
@@ -18,74 +19,17 @@ from typing import Any
 
 import torch
 
-from imwa.batches import replica_batches
+from imwa.batch_norm import POOLINGS
 from imwa.optimizer_state import POLICIES, load_state, take_state
 from imwa.plan import Entry, Plan
-from imwa.reduction import InTurn, Reduction
+from imwa.reduction import ON_NAN, InTurn, Reduction
+from imwa.replica import Replica
 from imwa.snapshot import MODEL, OPTIMIZER, Objects, place_like
 from scarce_common_utils.random_state import capture_random_state, restore_random_state, seed_random_state
 from scarce_common_utils.streams import stream, stream_seed
 
 _log = logging.getLogger(__name__)
-
-
-class Steps:
-    """The global steps of one replica in one episode, handed out once each; a number handed out counts as done."""
-
-    def __init__(self, start: int, stop: int, *, following: int) -> None:
-        self.start = start
-        self.stop = stop
-        self.following = following  # the number that is handed out next
-
-    def __iter__(self) -> "Steps":
-        return self
-
-    def __next__(self) -> int:
-        if self.following >= self.stop:
-            raise StopIteration
-        self.following += 1
-        return self.following - 1
-
-    def __len__(self) -> int:
-        """Number of steps still to be handed out."""
-        return self.stop - self.following
-
-
-class Replica:
-    """One of the M models of an episode, while it trains.
-
-    Attributes:
-        index: its number m, from 0.
-        episode: the episode's number e, from 0.
-        steps: iterator over its global steps in this episode; consume it to the end.
-        generator: its own random stream (CPU), `stream(seed, "replica", index)`, carried from episode to episode.
-    """
-
-    def __init__(self, entry: Entry, *, following: int, generator: torch.Generator, seed: int) -> None:
-        self.index = entry.replica
-        self.episode = entry.episode
-        self.steps = Steps(entry.start, entry.stop, following=following)
-        self.generator = generator
-        self._seed = seed
-
-    def batches(self, loader: "torch.utils.data.DataLoader[Any]") -> Iterator[tuple[int, Any]]:
-        """Pairs (step, batch) of the replica's remaining steps, from a loader's own data set and settings.
-
-        Every epoch is a new order from (seed, replica, epoch), and a step's batch is a pure function of the step: it
-        goes on in the middle of an epoch in the next episode and after a resume, and reads no batch before. Random
-        draws while a batch is read (augmentation) come from (seed, replica, step), whatever the number of workers. Workers
-        start anew with every call, so in each episode.
-
-        Args:
-            loader: a map-style DataLoader. Its data set, batch_size, drop_last, collate_fn, workers and pinning are
-                used; its sampler's order is replaced, a sampler that has a `generator` (weighted, subset) drawing
-                from the replica's.
-
-        Raises:
-            ValueError: the loader has an iterable data set, a batch sampler or sampler of the caller's own, no batch
-                size, or no batch in an epoch; named.
-        """
-        return replica_batches(loader, steps=self.steps, seed=self._seed, replica=self.index)
+OWN = "first and last replica of this process"
 
 
 class IMWA:
@@ -103,13 +47,25 @@ class IMWA:
         carry: objects with `state_dict` and `load_state_dict` (a scheduler, a GradScaler) that are rewound to the
             episode's start for every replica and go on from replica 0's end (a GradScaler: the smallest scale).
         average: such objects whose float state is averaged like the model's (an EMA).
-        after_average: called as `after_average(episode, model)` on every average. What it does to the model reaches
-            no later replica (the next start is taken before), and training modes are put back after it.
+        after_average: called as `after_average(episode, model)` on every average, in every process. What it does to
+            the model reaches no later replica (the next start is taken before), and training modes are put back.
+        group: an averaging group of torch.distributed: replicas are shared out over its processes, which all run this
+            same loop and see their own. The first start is process 0's. None trains all replicas here, in turn.
+        deterministic: with a group, sum in replica order, to the bits of replicas in turn, for M broadcasts an episode
+            in place of one all-reduce.
+        batch_norm: "average" averages running statistics like floats; "pooled" makes variances those of the mixture.
+        on_nan: "stop" raises where a replica ends with a NaN; "leave out" takes the mean over the others and notes it
+            in `left_out`.
+
+    Attributes:
+        left_out: (episode, replica, sentence) of every replica that was left out for a NaN.
 
     Raises:
         ValueError: a value out of range, an unknown policy, an object without `state_dict`; named. At the loop's
-            start: a parameter of the optimizer that belongs to no averaged module. In the loop: `replica.steps` left
-            early; a NaN in a replica, or whole numbers that differ and are no counter (the tensor is named).
+            start: a parameter of the optimizer that belongs to no averaged module; processes whose models, settings or
+            episodes differ. In the loop: `replica.steps` left early; a NaN in a replica, or whole numbers that differ
+            and are no counter (the tensor is named).
+        ProcessLost: another process of the group ended or did not answer within the group's timeout.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -135,15 +91,24 @@ class IMWA:
         carry: Mapping[str, Any] | None = None,
         average: Mapping[str, Any] | None = None,
         after_average: Callable[[int, torch.nn.Module], None] | None = None,
+        group: Any = None,
+        deterministic: bool = False,
+        batch_norm: str = "average",
+        on_nan: str = "stop",
     ) -> None:
         self.plan = Plan(steps=steps, episodes=episodes, replicas=replicas)
         stream_seed(seed)  # refuses what is no integer
-        _check_policy(optimizer_state)
+        _check_choice("optimizer_state", optimizer_state, POLICIES)
+        _check_choice("batch_norm", batch_norm, POOLINGS)
+        _check_choice("on_nan", on_nan, ON_NAN)
         self.model, self.optimizer = model, optimizer
         self.seed, self.optimizer_state, self.after_average = seed, optimizer_state, after_average
-        self._objects = Objects(model, optimizer, carry=carry or {}, average=average or {})
-        self._reduction: Reduction = InTurn()
-        self._position = 0  # entry of the plan that is under way or comes next
+        self.batch_norm, self.on_nan, self.deterministic = batch_norm, on_nan, deterministic
+        self.left_out: list[tuple[int, int, str]] = []
+        pooled = batch_norm == "pooled"
+        self._objects = Objects(model, optimizer, carry=carry or {}, average=average or {}, pooled=pooled)
+        self._reduction = _reduction(group, replicas=replicas, deterministic=deterministic, on_nan=on_nan)
+        self._position = 0  # entry of this process's plan that is under way or comes next
         self._replica: Replica | None = None
         self._start: dict[str, Any] | None = None  # never changed once taken: later starts are new copies
         self._is_start = False  # the live objects are the start, untouched
@@ -154,12 +119,17 @@ class IMWA:
     @property
     def finished_episodes(self) -> int:
         """Number of averages taken so far."""
-        return self._position // self.plan.replicas
+        return self._position // len(self.own)
+
+    @property
+    def own(self) -> range:
+        """Replicas that train in this process: all of them without a group."""
+        return self._reduction.own
 
     def __iter__(self) -> Iterator[Replica]:
         """Replicas in the plan's order, from where the run stands; model and all else hold the replica's start."""
         self._begin()
-        while self._position < len(self.plan):
+        while self._position < self.plan.episodes * len(self.own):
             yield self._replica or self._enter()
             self._leave()
 
@@ -173,11 +143,11 @@ class IMWA:
             return
         self._reduction.clear()
         self._replica = None
-        self._position = self.finished_episodes * self.plan.replicas
+        self._position = self.finished_episodes * len(self.own)
         for generator, state in zip(self._streams, self._start["streams"], strict=True):
             generator.set_state(state)
         self._globals, self._optimizer_states = list(self._start["globals"]), list(self._start[OPTIMIZER])
-        self._load_start(0)
+        self._load_start(self.own[0])
         self._is_start = True
         self._restore_first_globals()
 
@@ -193,6 +163,7 @@ class IMWA:
             "following": None if self._replica is None else self._replica.steps.following,
             "start": self._start,
             "sums": self._reduction.state_dict(),
+            "left_out": list(self.left_out),
             "streams": [generator.get_state() for generator in self._streams],
             "globals": list(self._globals),
             OPTIMIZER: list(self._optimizer_states),
@@ -222,6 +193,7 @@ class IMWA:
         load_state(self.optimizer, live[OPTIMIZER])
         self._start = None if start is None else {**start, MODEL: place_like(self.model, start[MODEL])}
         self._reduction.load_state_dict(state["sums"])
+        self.left_out = [tuple(entry) for entry in state["left_out"]]
         for generator, saved in zip(self._streams, state["streams"], strict=True):
             generator.set_state(saved.cpu())
         self._globals, self._optimizer_states = list(state["globals"]), list(state[OPTIMIZER])
@@ -231,17 +203,21 @@ class IMWA:
         restore_random_state(live["globals"])
 
     def _begin(self) -> None:
-        """The loop begins: the caller's state is the first start."""
-        if self._start is not None:
+        """The loop begins: the caller's state (with a group: process 0's) is the first start."""
+        fresh = self._start is None
+        if fresh:
+            self._objects.check()
+        settings = {name: value for name, value in self._settings().items() if name != OWN}
+        self._reduction.begin(self._objects, settings=settings, episode=None if fresh else self.finished_episodes)
+        if not fresh:
             return
-        self._objects.check()
         self._globals[0] = capture_random_state()
         self._optimizer_states = [take_state(self.optimizer)] * self.plan.replicas
         self._take_start()
 
     def _enter(self) -> Replica:
         """A replica begins: live objects become the start, generators its own."""
-        entry = self.plan.entry(self._position)
+        entry = self._entry()
         if not self._is_start:
             self._load_start(entry.replica)
         self._is_start = False
@@ -269,29 +245,40 @@ class IMWA:
         averages_optimizer = self.optimizer_state == "average" or (
             self.optimizer_state == "reset" and self._is_last(replica)
         )
-        label = f"replica {replica.index} of episode {replica.episode}"
+        assert self._start is not None
         self._reduction.add(
-            self._objects.parts(with_optimizer=averages_optimizer), self._objects.carried(), label=label
+            self._objects.parts(self._start, with_optimizer=averages_optimizer),
+            self._objects.carried(),
+            replica=replica.index,
+            start={MODEL: self._start[MODEL]["tensors"]},
+            label=f"replica {replica.index} of episode {replica.episode}",
         )
         self._globals[replica.index] = capture_random_state()
         if self.optimizer_state == "local":
             self._optimizer_states[replica.index] = take_state(self.optimizer)
         self._replica = None
         self._position += 1
-        if replica.index == self.plan.replicas - 1:
+        if replica.index == self.own[-1]:
             self._end_episode(replica)
 
     def _end_episode(self, last: Replica) -> None:
         """The mean becomes the model and the next start; then the caller's function sees it."""
-        mean = self._reduction.mean()
+        assert self._start is not None
+        mean = self._reduction.mean(label=f"episode {last.episode}")
         self._reduction.clear()
-        self._objects.write(mean.parts, mean.carried)
+        self._objects.write(mean.parts, mean.carried, start=self._start)
+        for index, sentence in mean.left_out.items():
+            _log.warning(
+                "%s It is left out of the average, which is over %d.", sentence, self.plan.replicas - len(mean.left_out)
+            )
+            self.left_out.append((last.episode, index, sentence))
+            self._optimizer_states[index] = self._start[OPTIMIZER][index]
         if mean.missing.get(OPTIMIZER):
             names = mean.missing[OPTIMIZER]
             _log.info("episode %d: optimizer state of some replicas only, averaged over those: %s", last.episode, names)
         del mean  # its memory is wanted for the next start
         if self.optimizer_state == "local":
-            load_state(self.optimizer, self._optimizer_states[0])
+            load_state(self.optimizer, self._optimizer_states[self.own[0]])
         elif self.optimizer_state == "reset" and not self._is_last(last):
             load_state(self.optimizer, {})
         if self.optimizer_state != "local":
@@ -299,7 +286,7 @@ class IMWA:
         self._take_start()
         if self.after_average is not None:
             self._call_after_average(last.episode)
-        if self._position == len(self.plan):
+        if self._is_last(last):
             self._restore_first_globals()
 
     def _call_after_average(self, episode: int) -> None:
@@ -330,12 +317,17 @@ class IMWA:
         load_state(self.optimizer, self._start[OPTIMIZER][replica])
 
     def _restore_first_globals(self) -> None:
-        first = self._globals[0]
+        first = self._globals[self.own[0]]
         if first is not None:
             restore_random_state(first)
 
+    def _entry(self) -> Entry:
+        """Entry of the plan at this process's position."""
+        episode, place = divmod(self._position, len(self.own))
+        return self.plan.entry(episode * self.plan.replicas + self.own[place])
+
     def _new_replica(self, following: int) -> Replica:
-        entry = self.plan.entry(self._position)
+        entry = self._entry()
         return Replica(entry, following=following, generator=self._streams[entry.replica], seed=self.seed)
 
     def _is_last(self, replica: Replica) -> bool:
@@ -344,11 +336,21 @@ class IMWA:
     def _settings(self) -> dict[str, Any]:
         objects = {"carry": sorted(self._objects.carry), "average": sorted(self._objects.average)}
         plan = {"replicas": self.plan.replicas, "episodes": self.plan.episodes, "steps": self.plan.steps}
-        return {**plan, "seed": self.seed, "optimizer_state": self.optimizer_state, **objects}
+        choices = {"optimizer_state": self.optimizer_state, "batch_norm": self.batch_norm, "on_nan": self.on_nan}
+        here = {OWN: [self.own.start, self.own.stop - 1], "deterministic": self.deterministic}
+        return {**plan, "seed": self.seed, **choices, **objects, **here}
 
 
-def _check_policy(name: str) -> None:
-    if name not in POLICIES:
-        near = difflib.get_close_matches(str(name), POLICIES, n=1)
+def _reduction(group: Any, *, replicas: int, deterministic: bool, on_nan: str) -> Reduction:
+    if group is None:
+        return InTurn(replicas=replicas, on_nan=on_nan)
+    from imwa.processes import AcrossProcesses
+
+    return AcrossProcesses(group, replicas=replicas, deterministic=deterministic, on_nan=on_nan)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"optimizer_state is {name!r}, and may be {', '.join(map(repr, POLICIES))}{hint}.")
+        raise ValueError(f"{name} is {value!r}, and may be {', '.join(map(repr, choices))}{hint}.")

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from imwa.averaging import module_tensors, write_tensors
+from imwa.batch_norm import add_spread, squared_drifts
 from imwa.compatibility import require_same_form
 from imwa.optimizer_state import flat_state, load_groups, load_state, state_from_flat, take_groups, take_state
 from imwa.trees import copy_state, flatten, rebuild
 
-MODEL, OPTIMIZER, GROUPS = "model", "optimizer", "param_groups"
+MODEL, OPTIMIZER, GROUPS, NORMS = "model", "optimizer", "param_groups", "batch norm"
 
 
 class Objects:
@@ -27,6 +28,7 @@ class Objects:
         optimizer: over its parameters.
         carry: objects that are rewound and go on from replica 0's end.
         average: objects that are rewound and averaged.
+        pooled: the model's BatchNorm variances become those of the mixture.
 
     Raises:
         ValueError: an object without `state_dict` and `load_state_dict`, or given twice; named.
@@ -39,8 +41,9 @@ class Objects:
         *,
         carry: Mapping[str, Any],
         average: Mapping[str, Any],
+        pooled: bool = False,
     ) -> None:
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self._pooled = model, optimizer, pooled
         self.carry, self.average = dict(carry), dict(average)
         seen = {id(model): "the model", id(optimizer): "the optimizer"}
         for kind, objects in (("carry", self.carry), ("average", self.average)):
@@ -94,9 +97,19 @@ class Objects:
             for name, owner in objects.items():
                 load_object(owner, saved[kind][name], what=f"{kind}[{name!r}]")
 
-    def parts(self, *, with_optimizer: bool) -> dict[str, dict[str, Any]]:
-        """Live leaves of all that is averaged, by part."""
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Live tensors of the model and of averaged modules, by name."""
+        found = module_tensors(self.model)
+        for name, owner in self.average.items():
+            if isinstance(owner, torch.nn.Module):
+                found.update({f"average/{name}/{key}": value for key, value in module_tensors(owner).items()})
+        return found
+
+    def parts(self, start: Mapping[str, Any], *, with_optimizer: bool) -> dict[str, dict[str, Any]]:
+        """Live leaves of all that is averaged, by part; `start` is the episode's."""
         parts = {MODEL: flat_object(self.model)}
+        if self._pooled:
+            parts[NORMS] = squared_drifts(self.model, parts[MODEL], start[MODEL]["tensors"])
         parts.update({f"average/{name}": flat_object(owner) for name, owner in self.average.items()})
         if with_optimizer:
             parts[OPTIMIZER] = flat_state(self.optimizer)
@@ -107,8 +120,12 @@ class Objects:
         taken = {f"carry/{name}": take_object(owner) for name, owner in self.carry.items()}
         return {GROUPS: {"state": take_groups(self.optimizer)}, **taken}
 
-    def write(self, parts: Mapping[str, dict[str, Any]], carried: Mapping[str, dict[str, Any]]) -> None:
-        """Give every object its mean, or replica 0's end where it is carried."""
+    def write(
+        self, parts: Mapping[str, dict[str, Any]], carried: Mapping[str, dict[str, Any]], *, start: Mapping[str, Any]
+    ) -> None:
+        """Give every object its mean, or replica 0's end where it is carried; `start` is the episode's."""
+        if self._pooled:
+            add_spread(self.model, parts[MODEL], parts[NORMS], start=start[MODEL]["tensors"])
         write_mean(self.model, parts[MODEL])
         load_groups(self.optimizer, carried[GROUPS]["state"])
         for name, owner in self.average.items():

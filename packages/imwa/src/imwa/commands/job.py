@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from imwa.batch_norm import recompute_batch_norm
-from imwa.driver import IMWA, Replica
+from imwa.driver import IMWA
 from imwa.models.resnet_cifar import resnet32, small_resnet
+from imwa.replica import Replica
 from imwa.training.batches import Order, augmented, normalised, pixel_constants
 from imwa.training.evaluation import Evaluation, evaluate
 from imwa.training.loop import Schedule

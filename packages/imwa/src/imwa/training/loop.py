@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from imwa.driver import Replica
+from imwa.replica import Replica
 from imwa.training.schedule import learning_rate
 from imwa.training.state import TrainingState
 from imwa.training.step import train_step

@@ -1,0 +1,205 @@
+"""A replica's state as one flat array of floats for one collective call, and back; exact where a sum is not wanted.
+
+Floats    tensors that are averaged lie one after the other, in float32 (float64 where any of them is), ready to be summed.
+Words     what is not summed (counters, python numbers, digests of values that must be equal) is one 64-bit word each. Every
+          replica has words of its own, zero in all other replicas' arrays: as four floats of 16 bits a word, their sum is
+          exact, and every process then holds every replica's words.
+Flags     one float for each tensor: how many replicas left it as it was at the episode's start.
+Letters   S floats, N tensors, K words, M replicas.
+"""
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from imwa.optimizer_state import is_counter
+from imwa.replica_sum import kind_of, refuse_unequal, widened
+from imwa.snapshot import OPTIMIZER
+from imwa.trees import flatten
+
+LIMBS, LIMB = 4, 16  # floats a word, bits a float
+Key = tuple[str, str]  # part and name
+
+
+class Leaf(NamedTuple):
+    """Form of one leaf: `kind` is "sum" (floats), "mean" (a python float), "counter" or "fixed"."""
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+Form = dict[Key, Leaf]
+
+
+def form_of(parts: Mapping[str, Mapping[str, Any]]) -> Form:
+    """Form of every leaf of all parts, in their order."""
+    return {
+        (part, name): _leaf_of(part, name, value) for part, values in parts.items() for name, value in values.items()
+    }
+
+
+def digest_of(value: Any) -> int:
+    """A word (signed, 64 bits) that equal values share and others do not; of any tree of tensors and plain values."""
+    digest = hashlib.sha256()
+    for path, leaf in flatten(value).items():
+        digest.update(path.encode())
+        if isinstance(leaf, torch.Tensor):
+            digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+            digest.update(leaf.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{type(leaf).__name__}{leaf!r}".encode())
+    return int.from_bytes(digest.digest()[:8], "little", signed=True)
+
+
+class FlatBuffer:
+    """One flat array over a form.
+
+    Args:
+        form: leaves; "sum" leaves become floats, all others words.
+        replicas: M, places for words.
+        device: of the array.
+    """
+
+    def __init__(self, form: Form, *, replicas: int, device: torch.device) -> None:
+        self.form, self.replicas = dict(form), replicas
+        self.sums = [key for key, leaf in form.items() if leaf.kind == "sum"]
+        self.others = [key for key, leaf in form.items() if leaf.kind != "sum"]
+        sizes = [_floats(form[key]) for key in self.sums]
+        wide = any(form[key].dtype in ("float64", "complex128") for key in self.sums)
+        self.dtype = torch.float64 if wide else torch.float32
+        self.floats = sum(sizes)
+        self.words = len(self.others)
+        length = self.floats + len(self.sums) + replicas * self.words * LIMBS
+        self.array = torch.zeros(length, dtype=self.dtype, device=device)
+        parts = self.array[: self.floats].split(sizes) if sizes else ()
+        self.views = {key: _viewed(part, form[key]) for key, part in zip(self.sums, parts, strict=True)}
+        self.flags = self.array[self.floats : self.floats + len(self.sums)]
+        self._words = self.array[self.floats + len(self.sums) :].view(replicas, self.words * LIMBS)
+
+    @torch.no_grad()
+    def fill(self, values: Sequence[Mapping[Key, torch.Tensor]]) -> None:
+        """Put the sum of one or several mappings of tensors into the floats; a key that one lacks counts as zero."""
+        missing = [key for key in self.sums if not any(key in mapping for mapping in values)]
+        for key in missing:
+            self.views[key].zero_()
+        done = set(missing)
+        for mapping in values:
+            first = [key for key in self.sums if key in mapping and key not in done]
+            later = [key for key in self.sums if key in mapping and key in done]
+            done.update(first)
+            if first:
+                torch._foreach_copy_([self.views[key] for key in first], [mapping[key] for key in first])  # pyright: ignore[reportPrivateImportUsage] (torch's optimizers use it)
+            for key in later:
+                self.views[key] += mapping[key].to(self.array.device)
+
+    @torch.no_grad()
+    def put_flags_and_words(self, unchanged: Mapping[Key, int], words: Mapping[int, Mapping[Key, int]]) -> None:
+        """Flags by tensor, and the words of this process's replicas by key."""
+        table = [[words.get(m, {}).get(key, 0) for key in self.others] for m in range(self.replicas)]
+        limbs = _to_limbs(torch.tensor(table, dtype=torch.int64).view(self.replicas, self.words))
+        flags = torch.tensor([float(unchanged.get(key, 0)) for key in self.sums])
+        tail = torch.cat([flags.to(self.dtype), limbs.to(self.dtype).view(-1)])
+        self.array[self.floats :].copy_(tail)
+
+    def read_flags_and_words(self) -> tuple[list[int], list[dict[Key, int]]]:
+        """After the sum over processes: flags in the order of `sums`, and words by key for each replica."""
+        tail = self.array[self.floats :].cpu()
+        flags = [int(value) for value in tail[: len(self.sums)].tolist()]
+        table = _from_limbs(tail[len(self.sums) :].view(self.replicas, self.words * LIMBS)).tolist()
+        return flags, [dict(zip(self.others, row, strict=True)) for row in table]
+
+
+def tensors_of(parts: Mapping[str, Mapping[str, Any]], form: Form) -> dict[Key, torch.Tensor]:
+    """Live tensors of the "sum" leaves, complex ones as pairs of floats."""
+    found: dict[Key, torch.Tensor] = {}
+    for key, leaf in form.items():
+        if leaf.kind == "sum":
+            value = parts[key[0]][key[1]].detach()
+            found[key] = torch.view_as_real(widened(value)) if value.is_complex() else value
+    return found
+
+
+def words_of(parts: Mapping[str, Mapping[str, Any]], form: Form) -> dict[Key, int]:
+    """Words of all other leaves."""
+    found: dict[Key, int] = {}
+    for key, leaf in form.items():
+        if leaf.kind != "sum":
+            value = parts[key[0]][key[1]]
+            found[key] = digest_of(value) if leaf.kind == "fixed" else _to_word(value)
+    return found
+
+
+def value_from_words(key: Key, leaf: Leaf, words: Sequence[int], *, own: Any) -> Any:
+    """The joined value of a leaf that is not summed: the largest, the mean, or the one that all share.
+
+    Args:
+        key: part and name, for errors.
+        leaf: its form.
+        words: of all replicas that have it, in replica order.
+        own: this process's value, for what only a digest is known of.
+
+    Raises:
+        ValueError: values that must be equal differ; named.
+    """
+    if leaf.kind == "fixed":
+        if {*words} != {digest_of(own)}:
+            refuse_unequal(key[1], "replicas")
+        return own
+    values = [_from_word(word, leaf) for word in words]
+    if leaf.kind == "counter":
+        joined: Any = max(values)
+    else:
+        total = values[0]
+        for value in values[1:]:
+            total = total + value
+        joined = values[0] if len(set(words)) == 1 else total / len(values)
+    if leaf.dtype in ("int", "float"):
+        return joined
+    device = own.device if isinstance(own, torch.Tensor) else None
+    return torch.full(leaf.shape, joined, dtype=getattr(torch, leaf.dtype), device=device)
+
+
+def narrowed(value: torch.Tensor, leaf: Leaf) -> torch.Tensor:
+    """A float leaf in the dtype that it came in."""
+    value = torch.view_as_complex(value) if leaf.dtype.startswith("complex") else value
+    return value.to(getattr(torch, leaf.dtype))
+
+
+def _leaf_of(part: str, name: str, value: Any) -> Leaf:
+    kind = kind_of(value, part == OPTIMIZER and is_counter(name))
+    if not isinstance(value, torch.Tensor):
+        return Leaf(kind, type(value).__name__, ())
+    return Leaf("sum" if kind == "mean" else kind, str(value.dtype).removeprefix("torch."), tuple(value.shape))
+
+
+def _floats(leaf: Leaf) -> int:
+    return torch.Size(leaf.shape).numel() * (2 if leaf.dtype.startswith("complex") else 1)
+
+
+def _viewed(part: torch.Tensor, leaf: Leaf) -> torch.Tensor:
+    return part.view(*leaf.shape, 2) if leaf.dtype.startswith("complex") else part.view(leaf.shape)
+
+
+def _to_word(value: Any) -> int:
+    number = value.item() if isinstance(value, torch.Tensor) else value
+    return struct.unpack("<q", struct.pack("<d", number))[0] if isinstance(number, float) else int(number)
+
+
+def _from_word(word: int, leaf: Leaf) -> int | float:
+    if leaf.dtype.startswith("float") or leaf.dtype == "bfloat16":
+        return struct.unpack("<d", struct.pack("<q", word))[0]
+    return word
+
+
+def _to_limbs(words: torch.Tensor) -> torch.Tensor:
+    shifts = torch.arange(LIMBS) * LIMB
+    return ((words[..., None] >> shifts) & (2**LIMB - 1)).flatten(-2).to(torch.float32)
+
+
+def _from_limbs(limbs: torch.Tensor) -> torch.Tensor:
+    shifts = torch.arange(LIMBS) * LIMB
+    return (limbs.to(torch.int64).unflatten(-1, (-1, LIMBS)) << shifts).sum(-1)

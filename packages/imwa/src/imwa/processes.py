@@ -1,0 +1,361 @@
+"""The mean of replicas that train in processes of their own: a few bytes of agreement, then one flat all-reduce an episode.
+
+Agreement       before each mean all processes tell, of every replica, whether it holds a NaN, the digest of its form (names,
+                shapes, dtypes) and of its carried objects. What does not fit is known everywhere before anything is summed, so
+                that all processes raise the same error and none waits for the others.
+Sum             floats of all parts, counters, and flags of what stayed as it was, in one array (`flat_buffer.py`). The mean
+                agrees with that of replicas in turn up to rounding: the order of the sum is the backend's.
+deterministic   instead each replica's array is broadcast in index order into the sums of `InTurn`: the same bits, for M
+                broadcasts and a copy of every replica that is not its process's last.
+Replicas        process r of W trains the replicas r*M//W to (r+1)*M//W - 1.
+Letters         M replicas, W processes of the averaging group, r a process's number in it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from imwa.compatibility import SHOWN_AT_MOST, describe
+from imwa.flat_buffer import (
+    FlatBuffer,
+    Form,
+    Key,
+    Leaf,
+    digest_of,
+    form_of,
+    narrowed,
+    tensors_of,
+    value_from_words,
+    words_of,
+)
+from imwa.optimizer_state import load_state, take_state
+from imwa.reduction import Carried, InTurn, Mean, Parts, merge_all, part_label, refuse_none_left
+from imwa.replica_sum import HoldsNan, refuse_nan, widened
+from imwa.snapshot import OPTIMIZER, Objects
+from imwa.trees import map_leaves
+
+ABSENT, FINE, HOLDS_NAN = 0, 1, 2  # what a process says of a replica
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the averaging group ended, or did not answer within the group's timeout."""
+
+
+class AcrossProcesses:
+    """Mean over replicas in the processes of a group; every process calls the same methods at the same points.
+
+    Args:
+        group: averaging group of torch.distributed, one member for each place within a replica: with replicas that are
+            themselves data-parallel, the processes of equal data-parallel rank.
+        replicas: M, at least one for each process.
+        deterministic: sum in replica order, to the bits of replicas in turn.
+        on_nan: "stop", or "leave out".
+
+    Raises:
+        ValueError: torch.distributed has no process group, this process is no member, or M is below W.
+    """
+
+    def __init__(self, group: Any, *, replicas: int, deterministic: bool = False, on_nan: str = "stop") -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise ValueError(
+                "A group is given, but torch.distributed has no process group. Call init_process_group first."
+            )
+        self._rank, self._size = dist.get_rank(group), dist.get_world_size(group)
+        if self._rank < 0:
+            raise ValueError(
+                "This process is no member of the averaging group. Give each process the group that holds it."
+            )
+        if replicas < self._size:
+            raise ValueError(
+                f"replicas is {replicas}, but the averaging group has {self._size} processes, and each trains at least one. "
+                f"Give replicas={self._size} or more, or a smaller group."
+            )
+        self._group, self._replicas, self._deterministic, self._on_nan = group, replicas, deterministic, on_nan
+        self.own = range(self._rank * replicas // self._size, (self._rank + 1) * replicas // self._size)
+        on_device = dist.get_backend(group) == "nccl"
+        self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else torch.device("cpu")
+        self._buffer: FlatBuffer | None = None
+        self._digest: tuple[list[tuple[Key, Leaf]], int] = ([], 0)  # of the form seen last
+        self.clear()
+
+    def begin(self, objects: Objects, *, settings: Mapping[str, Any], episode: int | None) -> None:
+        """Agree on settings, models and episode; where the run begins, everybody takes the state of process 0.
+
+        Raises:
+            ValueError: settings, models or episodes differ (listed); the same in every process.
+        """
+        form = {name: describe(value) for name, value in objects.tensors().items()}
+        about = {**settings, "finished episodes": episode}
+        everyone = self._gather("the loop's begin", (about, form))
+        found: list[str] = []
+        for number, (theirs, names) in enumerate(everyone[1:], start=1):
+            first, known = everyone[0]
+            found += [
+                f"{name} is {first[name]!r} in process 0 and {theirs[name]!r} in process {number}"
+                for name in first
+                if first[name] != theirs[name]
+            ]
+            found += [
+                f"{name!r} is {known.get(name, 'absent')} in process 0 and {names.get(name, 'absent')} in process {number}"
+                for name in {**known, **names}
+                if known.get(name) != names.get(name)
+            ]
+        if found:
+            more = f"; and {len(found) - SHOWN_AT_MOST} more" if len(found) > SHOWN_AT_MOST else ""
+            raise ValueError(f"The processes do not belong together: {'; '.join(found[:SHOWN_AT_MOST])}{more}.")
+        if episode is None:
+            self._share(objects)
+
+    def clear(self) -> None:
+        """Make ready for the next episode."""
+        self._forms: dict[int, Form] = {}
+        self._words: dict[int, dict[Key, int]] = {}
+        self._tensors: dict[int, dict[Key, torch.Tensor]] = {}  # of the last replica live, under `deterministic` copies
+        self._earlier: dict[Key, torch.Tensor] = {}  # sum over own replicas before the last
+        self._unchanged: dict[Key, int] = {}
+        self._carried: dict[int, dict[str, dict[str, Any]]] = {}
+        self._bad: dict[int, str] = {}
+        self._parts: Parts = {}
+        self._start: dict[Key, torch.Tensor] = {}
+        self._all_forms: dict[int, Form] = {}  # of all processes' replicas, where they differ
+
+    @torch.no_grad()
+    def add(self, parts: Parts, carried: Carried, *, replica: int, start: Parts, label: str) -> None:
+        """Take one replica's end; what is wrong with it is told to all processes in `mean()`."""
+        self._parts = parts
+        self._start = {(part, name): value for part, values in start.items() for name, value in values.items()}
+        self._carried[replica] = dict(carried)
+        try:
+            for name, part in parts.items():
+                refuse_nan(part, part_label(label, name))
+        except HoldsNan as error:
+            self._bad[replica] = str(error)
+            return
+        form = self._forms[replica] = form_of(parts)
+        self._words[replica] = words_of(parts, form)
+        tensors = tensors_of(parts, form)
+        last = replica == self.own[-1]
+        if self._deterministic or last:
+            self._tensors[replica] = tensors if last else {key: value.clone() for key, value in tensors.items()}
+        else:
+            self._add_earlier(tensors)
+        for key, value in self._start.items():
+            if key in tensors and torch.equal(value, tensors[key]):
+                self._unchanged[key] = self._unchanged.get(key, 0) + 1
+
+    def mean(self, *, label: str) -> Mean:
+        """Mean over the replicas of all processes; the same in each."""
+        states, forms_agree, carried_agree = self._agree(label)
+        bad = [m for m, state in enumerate(states) if state == HOLDS_NAN]
+        kept = [m for m, state in enumerate(states) if state == FINE]
+        left_out = self._left_out(bad, kept, label) if bad else {}
+        form, counts = self._one_form(kept, label) if not forms_agree else (self._any_form(kept), {})
+        missing = [key[1] for key, count in counts.items() if count < len(kept)]
+        total = self._in_order(kept, label) if self._deterministic else self._summed(form, kept, counts, label)
+        carried = self._join_carried(kept, carried_agree, label)
+        return Mean(total, carried, {OPTIMIZER: missing} if missing else {}, left_out)
+
+    def state_dict(self) -> dict[str, Any]:
+        """This process's part of an episode that is under way, in plain values."""
+        return {
+            "forms": {m: [(key, tuple(leaf)) for key, leaf in form.items()] for m, form in self._forms.items()},
+            "words": {m: list(words.items()) for m, words in self._words.items()},
+            "tensors": {m: list(tensors.items()) for m, tensors in self._tensors.items()},
+            "earlier": list(self._earlier.items()),
+            "unchanged": list(self._unchanged.items()),
+            "carried": dict(self._carried),
+            "bad": dict(self._bad),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict()`."""
+        self.clear()
+        self._forms = {m: {key: Leaf(*leaf) for key, leaf in form} for m, form in state["forms"].items()}
+        self._words = {m: dict(words) for m, words in state["words"].items()}
+        self._tensors = {m: {key: value.clone() for key, value in own} for m, own in state["tensors"].items()}
+        self._earlier = {key: value.clone() for key, value in state["earlier"]}
+        self._unchanged = dict(state["unchanged"])
+        self._carried, self._bad = dict(state["carried"]), dict(state["bad"])
+
+    def _add_earlier(self, tensors: Mapping[Key, torch.Tensor]) -> None:
+        for key, value in tensors.items():
+            if key in self._earlier:
+                self._earlier[key] = self._earlier[key].to(value.device).add_(widened(value))
+            else:
+                self._earlier[key] = widened(value).clone()
+
+    def _share(self, objects: Objects) -> None:
+        """Everybody takes process 0's objects: one start for all replicas."""
+        state = {**objects.take(), OPTIMIZER: take_state(objects.optimizer)} if self._rank == 0 else None
+        box = [map_leaves(state, lambda _, leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf)]
+        source = dist.get_global_rank(self._group, 0)
+        self._together("the loop's begin", lambda: dist.broadcast_object_list(box, src=source, group=self._group))
+        if self._rank:
+            objects.load(box[0])
+            load_state(objects.optimizer, box[0][OPTIMIZER])
+
+    def _agree(self, label: str) -> tuple[list[int], bool, bool]:
+        """Of every replica what it is, whether all forms agree, and whether all carried states do."""
+        table = torch.zeros(self._replicas, 4, dtype=torch.int64)
+        for m in self.own:
+            state = HOLDS_NAN if m in self._bad else FINE if m in self._forms else ABSENT
+            form = self._digest_of(self._forms[m]) if state == FINE else 0
+            table[m] = torch.tensor([state, digest_of(label), form, digest_of(self._carried.get(m))])
+        table = table.to(self._device)
+        self._together(label, lambda: dist.all_reduce(table, group=self._group))
+        states, labels, forms, carried = table.T.tolist()
+        if len(set(labels)) > 1 or ABSENT in states:
+            raise ValueError(
+                f"This process has come to the end of {label}, and another is elsewhere. Start all processes from states of "
+                "the same episode."
+            )
+        fine = [m for m, state in enumerate(states) if state == FINE]
+        everywhere = all(any(states[m] == FINE for m in self._of(r)) for r in range(self._size))
+        return (
+            states,
+            len({forms[m] for m in fine}) <= 1 and everywhere,
+            len({carried[m] for m in fine}) <= 1 and everywhere,
+        )
+
+    def _left_out(self, bad: list[int], kept: list[int], label: str) -> dict[int, str]:
+        """Sentences of the replicas that hold a NaN, or the error that all processes raise."""
+        sentences = {m: text for told in self._gather(label, self._bad) for m, text in told.items()}
+        if self._on_nan == "stop":
+            raise HoldsNan(sentences[bad[0]])
+        if not kept:
+            refuse_none_left(sentences, label)
+        return {m: sentences[m] for m in bad}
+
+    def _any_form(self, kept: list[int]) -> Form:
+        return self._forms[next(m for m in kept if m in self._forms)]
+
+    def _one_form(self, kept: list[int], label: str) -> tuple[Form, dict[Key, int]]:
+        """Form over all replicas where they differ, and in how many each leaf is; the optimizer's alone may lack."""
+        forms = {m: form for told in self._gather(label, self._forms) for m, form in told.items()}
+        union: Form = {}
+        wrong: list[str] = []
+        for m in kept:
+            for key, leaf in forms[m].items():
+                if union.setdefault(key, leaf) != leaf:
+                    wrong.append(f"{key[1]!r} of replica {m} is {_words(leaf)} and was {_words(union[key])}")
+        counts = {key: sum(key in forms[m] for m in kept) for key in union}
+        wrong += [
+            f"{key[1]!r} ({key[0]}) is in {count} of {len(kept)} replicas"
+            for key, count in counts.items()
+            if count < len(kept) and key[0] != OPTIMIZER
+        ]
+        if wrong:
+            more = f"; and {len(wrong) - SHOWN_AT_MOST} more" if len(wrong) > SHOWN_AT_MOST else ""
+            raise ValueError(
+                f"The replicas of {label} do not belong together: {'; '.join(wrong[:SHOWN_AT_MOST])}{more}."
+            )
+        self._all_forms = forms
+        return union, counts
+
+    @torch.no_grad()
+    def _summed(self, form: Form, kept: list[int], counts: dict[Key, int], label: str) -> dict[str, dict[str, Any]]:
+        """One flat all-reduce, divided."""
+        buffer = self._buffer_for(form, replicas=self._replicas)
+        buffer.fill([*self._tensors.values(), self._earlier])
+        buffer.put_flags_and_words(self._unchanged, self._words)
+        self._together(label, lambda: dist.all_reduce(buffer.array, group=self._group))
+        flags, words = buffer.read_flags_and_words()
+        if not counts:
+            buffer.array[: buffer.floats].div_(len(kept))
+        same = {key for key, flag in zip(buffer.sums, flags, strict=True) if flag == len(kept) and key in self._start}
+        having = {m: self._all_forms[m] if counts else form for m in kept}
+        parts: dict[str, dict[str, Any]] = {key[0]: {} for key in form}
+        for key, leaf in form.items():
+            if key in same:
+                value: Any = self._start[key]
+            elif leaf.kind == "sum":
+                value = narrowed(buffer.views[key].div_(counts[key]) if counts else buffer.views[key], leaf)
+            else:
+                own = self._parts.get(key[0], {}).get(key[1])
+                value = value_from_words(key, leaf, [words[m][key] for m in kept if key in having[m]], own=own)
+            parts[key[0]][key[1]] = value
+        return parts
+
+    @torch.no_grad()
+    def _in_order(self, kept: list[int], label: str) -> dict[str, dict[str, Any]]:
+        """Every replica's array from its process to all, into the sums of replicas in turn."""
+        total = InTurn(replicas=self._replicas)
+        for m in kept:
+            owner = next(r for r in range(self._size) if m in self._of(r))
+            form = self._all_forms[m] if self._all_forms else self._any_form(kept)
+            buffer = self._buffer_for(form, replicas=1)
+            if owner == self._rank:
+                buffer.fill([self._tensors[m]])
+                buffer.put_flags_and_words({}, {0: self._words[m]})
+            source = dist.get_global_rank(self._group, owner)
+            self._together(
+                label, lambda flat=buffer.array, src=source: dist.broadcast(flat, src=src, group=self._group)
+            )
+            words = buffer.read_flags_and_words()[1][0]
+            parts: dict[str, dict[str, Any]] = {key[0]: {} for key in form}
+            for key, leaf in form.items():
+                own = self._parts.get(key[0], {}).get(key[1])
+                summed = leaf.kind == "sum"
+                value = (
+                    narrowed(buffer.views[key], leaf) if summed else value_from_words(key, leaf, [words[key]], own=own)
+                )
+                parts[key[0]][key[1]] = value
+            total.add(parts, {}, replica=m, start={}, label=f"replica {m} of {label}")
+        return total.mean(label=label).parts
+
+    def _join_carried(self, kept: list[int], agree: bool, label: str) -> dict[str, dict[str, Any]]:
+        """Carried states as if in turn; they travel only where they are not the same everywhere."""
+        if agree:
+            return self._carried[next(m for m in self.own if m in kept)]
+        everyone = {m: state for told in self._gather(label, self._carried) for m, state in told.items()}
+        joined: dict[str, dict[str, Any]] = {}
+        for m in kept:
+            merge_all(joined, everyone[m])
+        return joined
+
+    def _of(self, process: int) -> range:
+        return range(process * self._replicas // self._size, (process + 1) * self._replicas // self._size)
+
+    def _buffer_for(self, form: Form, *, replicas: int) -> FlatBuffer:
+        if self._buffer is None or self._buffer.replicas != replicas or [*self._buffer.form.items()] != [*form.items()]:
+            tensors = next(iter(self._tensors.values()), {})
+            place = next((value.device for value in tensors.values()), self._device)
+            self._buffer = FlatBuffer(
+                form, replicas=replicas, device=self._device if self._device.type == "cuda" else place
+            )
+        return self._buffer
+
+    def _digest_of(self, form: Form) -> int:
+        known = [*form.items()]
+        if known != self._digest[0]:
+            self._digest = (known, digest_of(repr(known)))
+        return self._digest[1]
+
+    def _gather(self, when: str, value: Any) -> list[Any]:
+        everyone: list[Any] = [None] * self._size
+        self._together(when, lambda: dist.all_gather_object(everyone, value, group=self._group))
+        return everyone
+
+    def _together(self, when: str, call: Callable[[], object]) -> None:
+        """A collective call; its failure is a process that ended or hangs."""
+        with _lost(when):
+            call()
+
+
+@contextmanager
+def _lost(when: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ProcessLost(
+            f"Another process of the averaging group ended or did not answer, at {when} ({reason}). Look there for the "
+            "cause; then start all processes again from their last saved states."
+        ) from error
+
+
+def _words(leaf: Leaf) -> str:
+    return f"{leaf.dtype} of shape {leaf.shape}"
