@@ -82,7 +82,7 @@ def number_labels(
     if class_names is None:
         by_number = False
         words = any(isinstance(value, str) for value in known)
-        class_names = [str(value) for value in sorted(known, key=str if words else int)]
+        class_names = sorted({str(value) for value in known}, key=str if words else int)
     places = {name: number for number, name in reversed(list(enumerate(class_names)))}
 
     def number(value: int | str | None) -> int:
@@ -103,12 +103,14 @@ def _plain_label(value: Any, place: str) -> int | str | None:
         value = value.decode("utf-8", "replace")
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)) or value == -1:
         return None
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, bool):
+    if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if isinstance(value, int):
+        if value >= 0:
+            return value
+        raise UserError(f"{place} holds the label {value}; classes are numbered from 0, and -1 is no label.")
     raise UserError(f"{place} holds the label {value!r}, which is neither a whole number nor a word.")
 
 
