@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .classifier import BorrowedModule
 from .corruption import Corruption
-from .criterion import LayerMatch, LayerMatchOutput, check_labels, widened
+from .criterion import THRESHOLD, LayerMatch, LayerMatchOutput, check_labels, widened
 from .weighting import (
     FixedThreshold,
     FlexMatchWeighting,
@@ -95,7 +95,7 @@ def pseudolabel(
     classifier: nn.Module,
     *,
     steps: int,
-    threshold: float = 0.95,
+    threshold: float | None = None,
     unlabelled_weight: float = 1.0,
     corrupt: Corruption | None = None,
 ) -> LayerMatch:
@@ -104,25 +104,25 @@ def pseudolabel(
     Args:
         classifier: the live classifier.
         steps: T, all steps of the run; the factor is whole from 0.4 T on (USB).
-        threshold: confidence from which a pseudo-label counts.
+        threshold: confidence from which a pseudo-label counts; None is 0.95.
         unlabelled_weight: factor of the unlabelled loss.
         corrupt: as in `LayerMatch`.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}. Say how many steps the run has, at least 1.")
-    rule = PseudoLabelWeighting(RAMP_SHARE * steps, threshold=threshold)
+    rule = PseudoLabelWeighting(RAMP_SHARE * steps, threshold=_or_default(threshold))
     return _baseline(classifier, rule, unlabelled_weight=unlabelled_weight, corrupt=corrupt, one_view=True)
 
 
 def fixmatch(
     classifier: nn.Module,
     *,
-    threshold: float = 0.95,
+    threshold: float | None = None,
     unlabelled_weight: float = 1.0,
     corrupt: Corruption | None = None,
 ) -> LayerMatch:
     """FixMatch: LayerMatch with both parts off."""
-    return _baseline(classifier, FixedThreshold(threshold), unlabelled_weight=unlabelled_weight, corrupt=corrupt)
+    return _baseline(classifier, FixedThreshold(_or_default(threshold)), unlabelled_weight=unlabelled_weight, corrupt=corrupt)
 
 
 def flexmatch(
@@ -130,12 +130,12 @@ def flexmatch(
     *,
     classes: int,
     images: int,
-    threshold: float = 0.95,
+    threshold: float | None = None,
     unlabelled_weight: float = 1.0,
     corrupt: Corruption | None = None,
 ) -> LayerMatch:
     """FlexMatch: FixMatch with a threshold for each class that rises as its images are learnt; needs `indices=`."""
-    rule = FlexMatchWeighting(classes, images, threshold=threshold)
+    rule = FlexMatchWeighting(classes, images, threshold=_or_default(threshold))
     return _baseline(classifier, rule, unlabelled_weight=unlabelled_weight, corrupt=corrupt)
 
 
@@ -252,6 +252,10 @@ def build_method(method: str, classifier: nn.Module, *, settings: Mapping[str, A
     return METHODS[method](classifier, **{name: value for name, value in settings.items() if name in taken})
 
 
+def _or_default(threshold: float | None) -> float:
+    return THRESHOLD if threshold is None else threshold
+
+
 def _baseline(
     classifier: nn.Module,
     rule: WeightingRule,
@@ -279,15 +283,13 @@ def _named_rule(
         raise ValueError(f"weighting is {name!r}, which is not known here. Choose one of {known}, or pass a rule.")
     if threshold is not None and name in ("freematch", "softmatch"):
         raise ValueError(f"threshold is {threshold}, and weighting={name!r} learns its own. Leave the threshold out.")
-    if threshold is None:
-        threshold = 0.95
     if name == "fixed":
-        return FixedThreshold(threshold)
+        return FixedThreshold(_or_default(threshold))
     if classes is None or (name == "flexmatch" and images is None):
         missing = "classes" if classes is None else "images"
         raise ValueError(f"weighting={name!r} needs the number of {missing}: pass {missing}=.")
     if name == "flexmatch":
         assert images is not None
-        return FlexMatchWeighting(classes, images, threshold=threshold)
+        return FlexMatchWeighting(classes, images, threshold=_or_default(threshold))
     rule = FreeMatchWeighting if name == "freematch" else SoftMatchWeighting
     return rule(classes, variant=variant)

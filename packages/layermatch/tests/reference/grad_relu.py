@@ -46,3 +46,12 @@ def classifier_gradient(delta: Matrix, features: Matrix) -> tuple[Matrix, Vector
         for c in range(classes)
     ]
     return weight, [sum(row[c] for row in delta) for c in range(classes)]
+
+
+def agreement_gate(unlabelled: tuple[Matrix, Vector], labelled: tuple[Matrix, Vector]) -> list[float]:
+    """Reading R2 (ours): a_c = 1 if <G_u,c, G_l,c> > 0 else 0, from the gradients (weight, bias) of both losses."""
+    gates = []
+    for u_row, u_bias, l_row, l_bias in zip(*unlabelled, *labelled, strict=True):
+        inner = sum(a * b for a, b in zip(u_row, l_row, strict=True)) + u_bias * l_bias
+        gates.append(1.0 if inner > 0.0 else 0.0)
+    return gates

@@ -55,22 +55,23 @@ def build_centres(
     default = READINGS[reading].default_momentum
     assert default is not None
     chosen = default if momentum is None else momentum
-    if reading == "prototypes":
-        sizes = _size("classes", classes, classifier), _size("features", features, classifier)
-        return Prototypes(classifier, classes=sizes[0], features=sizes[1], momentum=chosen)
-    if reading == "temporal":
-        sizes = _size("classes", classes, classifier), _size("images", images, classifier)
-        return TemporalAverages(classifier, classes=sizes[0], images=sizes[1], momentum=chosen)
+    if reading in ("prototypes", "temporal"):
+        classes = _size("classes", classes, reading=reading, classifier=classifier)
+        if reading == "prototypes":
+            features = _size("features", features, reading=reading, classifier=classifier)
+            return Prototypes(classifier, classes=classes, features=features, momentum=chosen)
+        images = _size("images", images, reading=reading, classifier=classifier)
+        return TemporalAverages(classifier, classes=classes, images=images, momentum=chosen)
     return (ClassifierCentres if reading == "classifier" else StrongViewCentres)(classifier, momentum=chosen)
 
 
-def _size(name: str, given: int | None, classifier: nn.Module) -> int:
+def _size(name: str, given: int | None, *, reading: str, classifier: nn.Module) -> int:
     inferred = {"classes": "out_features", "features": "in_features"}
     if given is None and name in inferred and isinstance(classifier, nn.Linear):
         given = getattr(classifier, inferred[name])
     if given is None:
-        whose = f"of the classifier, a {type(classifier).__name__}," if name in inferred else "of the unlabelled set"
-        raise ValueError(f"This reading of avg_clustering needs the number {whose} of {name}: pass {name}=.")
+        whose = f", which a {type(classifier).__name__} does not tell" if name in inferred else " of the unlabelled set"
+        raise ValueError(f"avg_clustering={reading!r} needs the number of {name}{whose}: pass {name}=.")
     if given < 1:
         raise ValueError(f"{name} is {given}. Choose a number of at least 1.")
     return given

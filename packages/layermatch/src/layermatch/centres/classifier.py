@@ -111,6 +111,7 @@ class StrongViewCentres(Reading):
     def __init__(self, classifier: nn.Module, *, momentum: float = 0.999) -> None:
         super().__init__()
         self.strong = ClassifierCentres(classifier, momentum=momentum)
+        self.momentum = self.strong.momentum
 
     def logits(self, strong: Tensor, classifier: nn.Module, *, cut: bool) -> Tensor:
         """As `ClassifierCentres.logits`."""
