@@ -22,13 +22,19 @@ def small_model(kind=MaskedBert, seed=0):
     return model
 
 
-def batch_of(tokenizer, probability=0.2):
-    return RandomMaskCollator(tokenizer, schedule=5, probability=probability, seed=1)(SEQUENCES)
+def batch_of(tokenizer, probability=0.2, sequences=SEQUENCES):
+    return RandomMaskCollator(tokenizer, schedule=5, probability=probability, seed=1)(sequences)
 
 
-def test_loss_equals_the_twin_and_bert_for_masked_lm(tokenizer):
-    batch = batch_of(tokenizer)
+@pytest.mark.parametrize("sequences", [SEQUENCES, SEQUENCES[1:2] * 3], ids=["padded", "even"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "checkpointing"])
+def test_loss_equals_the_twin_and_bert_for_masked_lm(tokenizer, sequences, attention):
+    batch = batch_of(tokenizer, sequences=sequences)
     ours, stock = small_model(), small_model(BertForMaskedLM)
+    if attention == "checkpointing":
+        ours.gradient_checkpointing_enable()
+    else:
+        ours.set_attn_implementation(attention)
     plain = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     found, expected = ours(**batch), stock(**plain)
     assert float(found.loss.detach()) == pytest.approx(float(expected.loss.detach()), rel=1e-6)
@@ -41,6 +47,28 @@ def test_loss_equals_the_twin_and_bert_for_masked_lm(tokenizer):
     expected.loss.backward()
     for (name, one), (_, other) in zip(ours.named_parameters(), stock.named_parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, msg=name, rtol=1e-4, atol=1e-6)
+
+
+def test_asking_for_all_states_gives_the_same_loss(tokenizer):
+    batch = batch_of(tokenizer)
+    model = small_model()
+    out = model(**batch, output_hidden_states=True)
+    assert len(out.hidden_states) == 3
+    torch.testing.assert_close(out.loss, model(**batch).loss)
+    torch.testing.assert_close(out.logits, model(**batch).logits)
+    embedded = {name: value for name, value in batch.items() if name != "input_ids"}
+    embedded["inputs_embeds"] = model.bert.embeddings.word_embeddings(batch["input_ids"])
+    torch.testing.assert_close(model(**embedded).loss, out.loss)
+
+
+def test_the_last_layer_sees_masked_positions_alone(tokenizer):
+    batch = batch_of(tokenizer)
+    model = small_model()
+    seen = []
+    for layer in model.bert.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, given, result: seen.append(given[0].shape[:-1].numel()))
+    model(**batch)
+    assert seen == [batch["input_ids"].numel(), batch["masked_positions"].numel()]
 
 
 def test_positions_are_found_in_the_labels_where_they_are_not_given(tokenizer):

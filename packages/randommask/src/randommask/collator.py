@@ -3,8 +3,8 @@
     examples -> padded ids -> random_mask(width = schedule.width(number // (accumulation * processes)))
 
 The draws are a pure function of (seed, batch number), or, for a batch without a number at a fixed width, of the padded ids:
-`stream(seed, "mask", number)` and `stream(seed, "mask", digest)`, the digest that of the ids as int32. The collator counts nothing, so copies of it in loader
-workers agree.
+`stream(seed, "mask", number)` and `stream(seed, "mask", digest)`, the SHA-256 of the ids as int32. The collator counts nothing,
+so copies of it in loader workers agree.
 
 Letters   N sequences, T tokens, M masked tokens.
 """

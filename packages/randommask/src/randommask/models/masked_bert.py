@@ -1,4 +1,7 @@
-"""BERT for masked-language modelling that computes its head on masked positions only.
+"""BERT for masked-language modelling that computes on masked positions only what nothing else is asked of.
+
+That is the prediction head, and the last layer behind its attention (its output at other positions goes nowhere): the same loss and
+gradients as on all positions, for less time and memory.
 
     loss = sum over masked positions of cross-entropy / count,   count = num_items_in_batch, else the positions of this batch
 
@@ -55,6 +58,22 @@ class MaskedBert(BertForMaskedLM):
         Returns:
             `loss` Float32[]; `logits` Float[M V] of the masked positions in row-major order, Float[N T V] without labels.
         """
+        if labels is not None:
+            targets = labels.reshape(-1)
+            if masked_positions is None:
+                masked_positions = (targets != IGNORED).nonzero().squeeze(1)
+            if not (output_hidden_states or output_attentions) and self.config._attn_implementation == "sdpa":
+                states = self._states_at(
+                    masked_positions,
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    token_type_ids=token_type_ids,
+                    position_ids=position_ids,
+                    inputs_embeds=inputs_embeds,
+                )
+                logits = self.cls(states)
+                loss = masked_loss(logits, targets.index_select(0, masked_positions), count=num_items_in_batch)
+                return MaskedLMOutput(loss=loss, logits=logits)  # pyright: ignore[reportArgumentType]  (names the CPU's type)
         outputs = self.bert(
             input_ids,
             attention_mask=_for_attention(attention_mask, self.config._attn_implementation),
@@ -70,17 +89,28 @@ class MaskedBert(BertForMaskedLM):
         if labels is None:
             logits = self.cls(states)
         else:
-            targets = labels.reshape(-1)
-            if masked_positions is None:
-                masked_positions = (targets != IGNORED).nonzero().squeeze(1)
+            assert masked_positions is not None
             logits = self.cls(states.reshape(-1, states.shape[-1]).index_select(0, masked_positions))
-            loss = masked_loss(logits, targets.index_select(0, masked_positions), count=num_items_in_batch)
+            loss = masked_loss(logits, labels.reshape(-1).index_select(0, masked_positions), count=num_items_in_batch)
         return MaskedLMOutput(
             loss=loss,  # pyright: ignore[reportArgumentType]  (a Tensor; transformers names the CPU's type)
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _states_at(self, positions: Tensor, *, attention_mask: Tensor | None, **inputs: Tensor | None) -> Tensor:
+        """States Float[M D] of the last layer at flat positions Int64[M], by scaled-dot-product attention."""
+        mask = _for_attention(attention_mask, "sdpa")
+        states = self.bert.embeddings(**inputs)
+        *layers, last = self.bert.encoder.layer
+        for layer in layers:
+            states = layer(states, mask)
+        context = last.attention.self(states, mask)[0]
+        width = states.shape[-1]
+        context, states = (one.reshape(-1, width).index_select(0, positions) for one in (context, states))
+        states = last.attention.output(context, states)
+        return last.output(last.intermediate(states), states)
 
 
 def masked_loss(logits: Tensor, targets: Tensor, *, count: Tensor | int | None = None) -> Tensor:
@@ -102,5 +132,7 @@ def _for_attention(attention_mask: Tensor | None, implementation: str | None) ->
     # and an accelerator would be waited for in every step.
     if attention_mask is None or attention_mask.ndim != 2 or implementation != "sdpa":
         return attention_mask
+    if attention_mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(attention_mask.all()):
+        return None  # nothing is padded, and here nothing is waited for
     rows, length = attention_mask.shape
     return (attention_mask != 0)[:, None, None, :].expand(rows, 1, length, length)
