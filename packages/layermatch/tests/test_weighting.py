@@ -1,6 +1,8 @@
 """What all rules share, and the two without averages."""
 
+import doctest
 import io
+from importlib import import_module
 
 import pytest
 import torch
@@ -97,6 +99,11 @@ def test_o7_pseudolabels_factor_is_0_at_the_start_and_1_from_its_end_on():
     assert factors[0] == 0.0
     assert (torch.tensor(factors[:21]).diff() > 0).all()
     assert factors[20:] == [1.0] * 30
+
+
+def test_pseudolabels_threshold_itself_counts():
+    rule = PseudoLabelWeighting(0.0, threshold=0.75)
+    assert rule(torch.tensor([[0.75, 0.25], [0.74, 0.26]])).mask.tolist() == [True, False]
 
 
 def test_pseudolabels_step_counts_steps_that_were_taken():
@@ -348,3 +355,20 @@ def test_a_rule_without_a_forward_of_its_own_says_so():
 
 def test_only_flexmatch_needs_indices():
     assert {name for name, build in RULES.items() if build().needs_indices} == {"flexmatch", "flexmatch, no warm-up"}
+
+
+@pytest.mark.parametrize("name", ["flexmatch", "freematch", "softmatch"])
+def test_examples_in_a_rules_docstring_run(name):
+    found = doctest.testmod(import_module(f"layermatch.weighting.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_is_one_graph_for_the_compiler(name):
+    rule, compiled = RULES[name](), RULES[name]()
+    q, strong, indices = batch(0, dtype=torch.float32)
+    expected = rule(q, strong_logits=strong, indices=indices)
+    found = torch.compile(compiled, backend="eager", fullgraph=True)(q, strong_logits=strong, indices=indices)
+    assert torch.equal(found.weights, expected.weights)
+    assert same_state(state_of(compiled), state_of(rule))

@@ -50,6 +50,11 @@ class FlexMatchWeighting(WeightingRule):
 
     State: `flexmatch_labels` Int64[N] is s; `flexmatch_counts` Int64[1 + K] counts the images without a label first,
     then those of each class. On a GPU indices are not range-checked, so that the step never waits.
+
+    Example:
+        >>> rule = FlexMatchWeighting(2, 10)
+        >>> rule(torch.tensor([[0.6, 0.4], [0.1, 0.9]]), indices=torch.tensor([3, 7])).weights
+        tensor([1., 1.])
     """
 
     needs_indices = True
@@ -123,7 +128,7 @@ class FlexMatchWeighting(WeightingRule):
                 f"indices have shape {tuple(indices.shape)} and dtype {indices.dtype}. They must be ({samples},) and "
                 "torch.int64: one place in the unlabelled set for each sample."
             )
-        if indices.device.type == "cpu":
+        if indices.device.type == "cpu" and not torch.compiler.is_compiling():
             values = indices.numpy()  # no torch call, and no read on a device
             if values.min() < 0 or values.max() >= self.images:
                 wrong = next(int(value) for value in values if not 0 <= value < self.images)

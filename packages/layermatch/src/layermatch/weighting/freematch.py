@@ -50,6 +50,13 @@ class FreeMatchWeighting(WeightingRule):
         ValueError: a value out of range or an unknown variant; it is named.
 
     State: `freematch_threshold` Float[] is tau, `freematch_probabilities` Float[K] is p, `freematch_shares` Float[K] is h.
+
+    Example:
+        >>> rule = FreeMatchWeighting(2)
+        >>> logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]], requires_grad=True)
+        >>> weights, mask, fairness = rule(torch.tensor([[0.6, 0.4], [0.1, 0.9]]), strong_logits=logits)
+        >>> weights, fairness.requires_grad
+        (tensor([1., 1.]), True)
     """
 
     freematch_threshold: Tensor

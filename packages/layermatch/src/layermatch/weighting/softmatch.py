@@ -44,6 +44,10 @@ class SoftMatchWeighting(WeightingRule):
 
     State: `softmatch_mean` and `softmatch_variance` Float[]; with alignment `softmatch_probabilities` Float[K] is p
     and `softmatch_started` Bool[], whether a batch has been seen.
+
+    Example:
+        >>> SoftMatchWeighting(2, momentum=0.0, alignment=False)(torch.tensor([[0.6, 0.4], [0.1, 0.9]])).mask
+        tensor([False,  True])
     """
 
     softmatch_mean: Tensor
