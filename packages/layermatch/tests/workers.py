@@ -5,9 +5,10 @@ from datetime import timedelta
 import torch
 from torch import nn
 
-from layermatch import LayerMatch, split_classifier
+from layermatch import FlexMatchWeighting, FreeMatchWeighting, LayerMatch, SoftMatchWeighting, split_classifier
+from layermatch.methods import layermatch, pseudolabel
 
-STEPS, LABELLED, UNLABELLED = 3, 4, 6  # per process
+STEPS, LABELLED, UNLABELLED, IMAGES = 4, 4, 6, 15  # LABELLED and UNLABELLED per process
 
 
 def network():
@@ -16,31 +17,62 @@ def network():
 
 
 def batch(step, processes, rank):
-    """The rank's part of a global batch; with one process all of it."""
+    """The rank's part of a global batch; with one process all of it. Some images are there twice."""
     generator = torch.Generator().manual_seed(step)
     draw = [torch.randn(2 * rows, 6, generator=generator, dtype=torch.float64) for rows in (LABELLED, UNLABELLED)]
     noise = torch.randn(2 * UNLABELLED, 6, generator=generator, dtype=torch.float64)
-    labels = torch.randint(4, (2 * LABELLED,), generator=generator)
-    parts = (draw[0], labels, draw[1], draw[1] + noise)
+    labels = (torch.arange(2 * LABELLED) + step) % 4
+    indices = torch.randint(IMAGES, (2 * UNLABELLED,), generator=generator)
+    parts = (draw[0], labels, draw[1], draw[1] + noise, indices)
     return [part.chunk(processes)[rank] for part in parts]
 
 
+def build(classifier, options):
+    """A criterion whose prototypes are in use as soon as all classes were seen."""
+    rule = options.get("weighting")
+    if rule == "pseudolabel":
+        return pseudolabel(classifier, steps=5, threshold=0.4)
+    rules = {
+        "flexmatch": lambda: FlexMatchWeighting(4, IMAGES, threshold=0.4, warm_up=False),
+        "freematch": lambda: FreeMatchWeighting(4, momentum=0.3, fairness_weight=0.3),
+        "softmatch": lambda: SoftMatchWeighting(4, momentum=0.3),
+    }
+    own = {"weighting": rules[rule]()} if rule else {"threshold": 0.4}
+    criterion = layermatch(classifier, **({"images": IMAGES} | options | own))
+    if options.get("avg_clustering") == "prototypes":
+        criterion.centres.prototype_steps.fill_(50)
+    return criterion
+
+
+def call(criterion, wrapped, parts):
+    x, y, weak, strong, indices = parts
+    features = wrapped(torch.cat([x, weak, strong])).split([len(x), len(weak), len(strong)])
+    teacher = 2.0 * weak[:, :4]
+    return criterion(
+        labelled=(features[0], y), weak=features[1], strong=features[2], indices=indices, teacher_weak=teacher
+    )
+
+
 def train(wrapped, split, options, processes, rank):
-    criterion = LayerMatch(split.classifier, **options)
+    """Gradients of each step, the state at the end, the mean weight of each step and the state after a poisoned one."""
+    criterion = build(split.classifier, options)
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.3, momentum=0.9)
-    gradients, masks = [], []
+    gradients, weights = [], []
     for step in range(STEPS):
-        x, y, weak, strong = batch(step, processes, rank)
-        features = wrapped(torch.cat([x, weak, strong]))
-        labelled, f_weak, f_strong = features.split([len(x), len(weak), len(strong)])
-        out = criterion(labelled=(labelled, y), weak=f_weak, strong=f_strong)
+        out = call(criterion, wrapped, batch(step, processes, rank))
         optimizer.zero_grad()
         out.loss.backward()
         gradients.append([parameter.grad.clone() for parameter in split.parameters()])
-        masks.append(float(out.weights.mean()))
+        weights.append(float(out.weights.mean()))
         optimizer.step()
         criterion.update()
-    return gradients, list(criterion.state_dict().values()), masks
+    state = {name: value.clone() for name, value in criterion.state_dict().items()}
+    parts = batch(STEPS, processes, rank)
+    if rank == processes - 1:
+        parts[3][-1] = float("nan")  # the strong view of the global batch's last image
+    call(criterion, wrapped, parts)
+    criterion.update(step_taken=torch.tensor(False))
+    return {"gradients": gradients, "state": state, "weights": weights, "poisoned": criterion.state_dict()}
 
 
 def start(rank, folder):
@@ -64,7 +96,7 @@ def said_of_a_classifier_outside(rank):
     model = network()
     body = nn.parallel.DistributedDataParallel(model[:3])
     criterion = LayerMatch(model[3])
-    x, y, weak, strong = batch(0, 2, rank)
+    x, y, weak, strong, _ = batch(0, 2, rank)
     try:
         criterion(labelled=(body(x), y), weak=body(weak), strong=body(strong))
     except ValueError as error:

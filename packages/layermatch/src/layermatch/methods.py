@@ -122,7 +122,9 @@ def fixmatch(
     corrupt: Corruption | None = None,
 ) -> LayerMatch:
     """FixMatch: LayerMatch with both parts off."""
-    return _baseline(classifier, FixedThreshold(_or_default(threshold)), unlabelled_weight=unlabelled_weight, corrupt=corrupt)
+    return _baseline(
+        classifier, FixedThreshold(_or_default(threshold)), unlabelled_weight=unlabelled_weight, corrupt=corrupt
+    )
 
 
 def flexmatch(
