@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from layermatch.training.guard import NonFinite, all_finite, fill_momentum, guarded_step
+from layermatch.training.guard import KeptBuffers, NonFinite, all_finite, fill_momentum, guarded_step
 
 
 def network():
@@ -67,9 +67,31 @@ def test_filled_momentum_changes_no_ordinary_step():
     assert torch.equal(first.weight, second.weight)
 
 
-def test_the_first_bad_step_is_remembered():
+def test_the_first_bad_step_is_remembered_and_all_that_were_left_out_are_counted():
     memory = NonFinite(torch.device("cpu"))
-    for step, value in enumerate([1.0, 2.0, float("inf"), 1.0, float("nan")]):
-        assert int(memory.first_bad) == (-1 if step <= 2 else 2)
-        memory.note(step, torch.tensor(value))
-    assert int(memory.first_bad) == 2
+    seen = []
+    for step, (sound, taken) in enumerate([(True, True), (True, False), (False, False), (True, True), (False, False)]):
+        memory.note(step, torch.tensor(sound), taken=torch.tensor(taken))
+        seen.append((int(memory.first_bad), int(memory.left_out)))
+    assert seen == [(-1, 0), (-1, 1), (2, 2), (2, 2), (2, 3)]
+
+
+def test_an_optimizer_that_would_not_look_is_refused():
+    with pytest.raises(ValueError, match=r"SGD.*fused=True"):
+        guarded_step(sgd(network(), fused=False), torch.tensor(True))
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_buffers_are_put_back_unless_the_pass_was_finite(finite):
+    norm = nn.BatchNorm1d(3, momentum=0.5)
+    kept = KeptBuffers(norm)
+    norm(torch.randn(4, 3))
+    kept.keep()
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    norm(torch.full((4, 3), 1.0 if finite else float("nan")))
+    after = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    kept.put_back(unless=torch.tensor(finite))
+    for name, buffer in norm.named_buffers():
+        assert torch.equal(buffer, (after if finite else before)[name]), name
+    kept.put_back()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from layermatch.commands import main
+from layermatch.commands import main, outcome
 from layermatch.commands import train as train_module
 from scarce_common_utils.images import load_images
 
@@ -57,8 +57,8 @@ def in_an_empty_folder(tmp_path, monkeypatch, request):
     """A folder of its own for each test; figures, half of a short run's time, are drawn in some of them alone."""
     monkeypatch.chdir(tmp_path)
     if not request.function.__name__.startswith(DRAWN):
-        monkeypatch.setattr(train_module, "draw_figures", lambda folder, lines, **_: [])
-        monkeypatch.setattr(train_module, "draw_views", lambda path, rows, **_: path)
+        monkeypatch.setattr(outcome, "draw_figures", lambda folder, lines, **_: [])
+        monkeypatch.setattr(outcome, "draw_views", lambda path, rows, **_: path)
 
 
 def same(first, second):
@@ -102,6 +102,7 @@ def test_the_whole_job(method, capsys):
         "split.json",
         "metrics.jsonl",
         "result.json",
+        "sittings.json",
         "checkpoints",
         "figures",
         "model",
@@ -165,7 +166,7 @@ def test_the_methods_differ_and_share_their_labelled_images(whole):
     fixmatch, layermatch = whole("fixmatch"), whole("layermatch")
     assert (fixmatch / "split.json").read_text() == (layermatch / "split.json").read_text()
     assert (fixmatch / "metrics.jsonl").read_text() != (layermatch / "metrics.jsonl").read_text()
-    off = ["--no-grad-relu", "--avg-clustering", "none", "--method", "layermatch", "--out", "off"]
+    off = ["--grad-relu", "off", "--avg-clustering", "none", "--method", "layermatch", "--out", "off"]
     assert main([*RUN, *off]) == 0
     assert (fixmatch / "metrics.jsonl").read_text() == Path("off/metrics.jsonl").read_text()
     assert same(last_state(fixmatch), last_state("off"))
@@ -314,7 +315,7 @@ def test_bf16_runs_and_resumes_to_the_same_bits(monkeypatch):
 def test_a_learning_rate_that_explodes_stops_with_step_and_images(capsys):
     assert main([*RUN, "--learning-rate", "1e30"]) == 2
     said = capsys.readouterr().err
-    assert "The loss was not finite at step" in said
+    assert "The loss or its gradient was not finite at step" in said
     assert "learning rate" in said
     assert "labelled images" in said
     assert "Lower --learning-rate" in said
@@ -343,20 +344,21 @@ ERRORS = [
         ["train", "digits", *QUICK, "--method", "fixmatch", "--momentum", "0.9"],
         "--momentum is an option of --method layermatch",
     ),
-    (["train", "digits", *FEW, "--method", "supervised", "--no-grad-relu"], "--no-grad-relu is an option of"),
+    (["train", "digits", *FEW, "--method", "supervised", "--grad-relu", "off"], "--grad-relu is an option of"),
+    (["train", "digits", *QUICK, "--no-grad-relu"], "Here it is called --grad-relu off"),
     (
         ["train", "digits", *FEW, "--method", "supervised", "--threshold", "0.9"],
-        "--threshold is an option of --method fixmatch or layermatch and changes nothing with supervised",
+        "--threshold is an option of --method pseudolabel, fixmatch, flexmatch or layermatch and changes nothing with supervised",
     ),
     (
         ["train", "digits", *FEW, "--method", "supervised", "--unlabelled-ratio", "3"],
-        "--unlabelled-ratio is an option of --method fixmatch or layermatch",
+        "--unlabelled-ratio is an option of --method pseudolabel, fixmatch, flexmatch, freematch, softmatch or layermatch",
     ),
     (
         ["train", "digits", *FEW, "--method", "supervised", "--unlabelled-weight", "2"],
-        "--unlabelled-weight is an option of --method fixmatch or layermatch",
+        "--unlabelled-weight is an option of --method pseudolabel, fixmatch, flexmatch, freematch, softmatch or layermatch",
     ),
-    (["train", "digits", *QUICK, "--avg-clustering", "prototypes"], "prototypes"),
+    (["train", "digits", *QUICK, "--avg-clustering", "prototype"], "prototype"),
     (["train", "digits", *QUICK, "--device", "tpu9"], "--device is 'tpu9'"),
     (["train", "digits", *QUICK, "--model", "resnet1"], "--model is 'resnet1', which is not known. Did you mean"),
     (["train", "digits", *QUICK, "--model", "squeezenet1_0"], "SqueezeNet has no torch.nn.Linear"),

@@ -1,7 +1,9 @@
 """The command line: `layermatch train DATA ...`."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 
 from layermatch import __version__
 
@@ -11,10 +13,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
+    from layermatch.commands.launch import is_main_process
     from layermatch.commands.train import HINTS, TrainConfig, train
     from scarce_common_utils.command_line import Command, run_commands
 
-    return run_commands("layermatch", __version__, {"train": Command(train, TrainConfig, HINTS)}, argv)
+    with nullcontext() if is_main_process() else silence():
+        return run_commands("layermatch", __version__, {"train": Command(train, TrainConfig, HINTS)}, argv)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Of several processes one speaks; what the others would say it says too, and a real failure still ends in a traceback."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def run() -> None:

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from layermatch.classifier import SplitModel
+from layermatch.commands.criterion import build_criterion, momentum, threshold, unlabelled_ratio
+from layermatch.commands.launch import Place
 from layermatch.commands.network import build_split, check_model
 from layermatch.data.batches import Batches
-from layermatch.methods import build_method
 from layermatch.training.ema import ModelAverage
 from layermatch.training.evaluation import Evaluation, evaluate
 from layermatch.training.guard import NonFinite, fill_momentum
 from layermatch.training.loop import Plan
 from layermatch.training.schedule import half_life_momentum
+from layermatch.training.separate import SeparateForwards
 from layermatch.training.state import METRICS, TrainingState
 from layermatch.training.step import ViewSettings, trained_parameters
 from layermatch.views.normalise import Normalisation, constants_on, measure
@@ -23,7 +25,6 @@ from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.images import ImageSet, data_name, load_images
-from scarce_common_utils.options import choose_device
 from scarce_common_utils.streams import stream
 from scarce_common_utils.subsets import few_labels
 
@@ -50,21 +51,19 @@ class Job:
     batches: Batches
     views: ViewSettings
     normalisation: Normalisation
-    device: torch.device
+    place: Place
 
     def autocast(self) -> torch.autocast:
         """Context of a forward pass in the run's precision."""
         precision = PRECISIONS[self.config.precision]
         # A disabled context may not name float32 as its dtype on every device.
         dtype = torch.bfloat16 if precision is torch.float32 else precision
-        return torch.autocast(self.device.type, dtype, enabled=precision is not torch.float32)
+        return torch.autocast(self.place.device.type, dtype, enabled=precision is not torch.float32)
 
     @property
     def averaged(self) -> SplitModel:
         """The averaged model, which is what is evaluated and written."""
-        average = self.state.average.average
-        assert isinstance(average, SplitModel)
-        return average
+        return self.state.teacher
 
     def evaluation(self) -> Evaluation:
         """Of the averaged model on the test images."""
@@ -95,28 +94,29 @@ def choose_threads(config: "TrainConfig", side: int) -> int:
 
 
 def resolved(config: "TrainConfig", *, side: int) -> "TrainConfig":
-    """The configuration with what depends on the run filled in: threads, momentums and intervals."""
-    usual = half_life_momentum(config.steps)
-    averaged = config.method == "layermatch" and config.avg_clustering != "none"
+    """The configuration with what depends on the run filled in: threads, threshold, ratio, momentums and intervals."""
     return replace(
         config,
         threads=choose_threads(config, side),
-        momentum=usual if averaged and config.momentum is None else config.momentum,
-        ema_momentum=usual if config.ema_momentum is None else config.ema_momentum,
+        threshold=threshold(config),
+        unlabelled_ratio=unlabelled_ratio(config),
+        momentum=momentum(config),
+        ema_momentum=half_life_momentum(config.steps) if config.ema_momentum is None else config.ema_momentum,
         evaluate_every=config.evaluate_every or max(1, config.steps // 20),
         checkpoint_every=config.checkpoint_every or max(1, config.steps // 10),
     )
 
 
-def build_job(config: "TrainConfig") -> Job:
+def build_job(config: "TrainConfig", place: Place) -> Job:
     """Read the data, draw the split, build the model and its surroundings.
 
-    The job's own configuration is the given one with its defaults that depend on the run filled in.
+    The job's own configuration is the given one with its defaults that depend on the run filled in. Where several
+    processes train, each builds the same job, and its batches are that process's part.
 
     Raises:
         UserError: the data, the split, the model or the device cannot be used; the value and the mend are named.
     """
-    device = choose_device(config.device)
+    device = place.device
     training, test = load_images(
         config.data,
         image_size=config.image_size,
@@ -132,7 +132,9 @@ def build_job(config: "TrainConfig") -> Job:
     # Pixel work needs 64-bit numbers, which MPS does not have.
     pixels = torch.device("cpu") if device.type == "mps" else device
     split.to(device)
-    state = build_state(config, split)
+    if config.channels_last:
+        split.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (in torch's docs, not in its stubs)
+    state = build_state(config, split, place, classes=len(training.class_names), images=len(training))
     normalisation = measure(training.images)
     views = ViewSettings(
         seed=config.seed,
@@ -140,7 +142,10 @@ def build_job(config: "TrainConfig") -> Job:
         mirror=training.mirrored,
         constants=constants_on(normalisation, pixels),
         channels=channels,
+        layout=layout(config),
+        strong=strong_views if "strong" in state.criterion.needs else None,
     )
+    assert config.unlabelled_ratio is not None
     batches = Batches(
         training.images.to(pixels),
         training.labels.to(pixels),
@@ -167,8 +172,13 @@ def build_job(config: "TrainConfig") -> Job:
         batches=batches,
         views=views,
         normalisation=normalisation,
-        device=device,
+        place=place,
     )
+
+
+def layout(config: "TrainConfig") -> torch.memory_format:
+    """How images and kernels lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
 def draw_labelled(config: "TrainConfig", training: ImageSet) -> Tensor:
@@ -188,21 +198,11 @@ def draw_labelled(config: "TrainConfig", training: ImageSet) -> Tensor:
     return known.nonzero().flatten()
 
 
-def build_state(config: "TrainConfig", split: SplitModel) -> TrainingState:
+def build_state(config: "TrainConfig", split: SplitModel, place: Place, *, classes: int, images: int) -> TrainingState:
     """Criterion, optimizer, model average and counters around a model that is on its device."""
     assert config.ema_momentum is not None
-    device = next(split.parameters()).device
-    criterion = build_method(
-        config.method,
-        split.classifier,
-        settings={
-            "threshold": config.threshold,
-            "unlabelled_weight": config.unlabelled_weight,
-            "grad_relu": config.grad_relu,
-            "avg_clustering": None if config.avg_clustering == "none" else config.avg_clustering,
-            "momentum": config.momentum,
-        },
-    )
+    device = place.device
+    criterion = build_criterion(config, split.classifier, classes=classes, images=images).to(device)
     parameters = trained_parameters(split)
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -211,6 +211,9 @@ def build_state(config: "TrainConfig", split: SplitModel) -> TrainingState:
     optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=NESTEROV_MOMENTUM, nesterov=True, fused=True)
     fill_momentum(optimizer)
     average = ModelAverage(split, momentum=config.ema_momentum)
+    if config.compile:  # after the average is copied, which is evaluated uncompiled
+        split.compile()
+    separate = SeparateForwards(split) if "unlabelled" in criterion.needs and "strong" not in criterion.needs else None
     return TrainingState(
         model=split,
         criterion=criterion,
@@ -218,7 +221,10 @@ def build_state(config: "TrainConfig", split: SplitModel) -> TrainingState:
         average=average,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         nonfinite=NonFinite(device),
-        sums=torch.zeros(len(METRICS), device=device),
+        sums=torch.zeros(len(METRICS) + classes, device=device),
+        separate=separate,
+        wrapped=place.wrap(split if separate is None else separate),
+        processes=place.processes,
     )
 
 
@@ -232,4 +238,6 @@ def build_plan(config: "TrainConfig") -> Plan:
         log_every=max(1, config.steps // 100),
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
+        micro_batches=config.accumulate,
+        on_nonfinite=config.on_nonfinite,
     )

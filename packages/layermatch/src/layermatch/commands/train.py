@@ -2,24 +2,21 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from layermatch import __version__
+from layermatch.commands.criterion import refuse_unused
 from layermatch.commands.job import Job, build_job
-from layermatch.commands.network import recipe
-from layermatch.methods import METHODS
+from layermatch.commands.launch import choose_tracker, find_place, leave, open_tracker
+from layermatch.commands.outcome import finish, print_summary
+from layermatch.commands.sittings import Sittings
 from layermatch.training.loop import Outlets
 from layermatch.training.loop import train as train_loop
-from layermatch.training.report import LAST_EVALUATIONS, draw_figures, draw_views, final_numbers
 from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
-from scarce_common_utils.errors import UserError
-from scarce_common_utils.figures import table
-from scarce_common_utils.model_folder import ModelCard, write_model
 from scarce_common_utils.options import ImageDataOptions, RunOptions
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
+from scarce_common_utils.resumption import begin, check_split, load_newest, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 # Names that other projects (USB, TorchSSL, FixMatch-pytorch) have for our options, for the error of an unknown option.
@@ -31,30 +28,37 @@ HINTS = {
     "mu": "--unlabelled-ratio",
     "ema_m": "--ema-momentum",
     "num_labels": "--labels-per-class (a number for each class)",
+    "lb_num_labels": "--labels-per-class (a number for each class)",
     "num_train_iter": "--steps",
     "total_steps": "--steps",
+    "epoch": "--steps (there are no epochs)",
+    "num_eval_iter": "--evaluate-every",
+    "num_save_iter": "--checkpoint-every",
     "lr": "--learning-rate",
     "algorithm": "--method",
+    "alg": "--method",
     "net": "--model",
     "arch": "--model",
-}
-
-UNITS = {
-    "accuracy": "%",
-    "last_accuracy": "%",
-    "best_accuracy": "%",
-    "mask_rate": "share of the unlabelled images",
-    "pseudo_label_accuracy": "% of those used",
-    "pseudo_label_accuracy_all": "% of all",
-    "classifier_norm": "mean row norm",
-}
-# Options that not every method looks at; the others refuse them by name.
-LOOKED_AT_BY = {
-    **dict.fromkeys(("grad_relu", "avg_clustering", "momentum"), ("layermatch",)),
-    **dict.fromkeys(("threshold", "unlabelled_ratio", "unlabelled_weight"), ("fixmatch", "layermatch")),
+    "img_size": "--image-size",
+    "dataset": "DATA, without a flag",
+    "data_dir": "DATA, without a flag (--data-folder is where torchvision:NAME keeps its files)",
+    "save_dir": "--out",
+    "save_name": "--out",
+    "load_path": "--resume (a run folder)",
+    "gpu": "--device",
+    "gpu_id": "--device",
+    "amp": "--precision bf16, or fp16",
+    "use_amp": "--precision bf16, or fp16",
+    "use_tensorboard": "--tracker tensorboard",
+    "use_wandb": "--tracker wandb",
+    "multiprocessing_distributed": "accelerate launch, or torchrun, before the command",
+    "world_size": "accelerate launch, or torchrun, before the command",
+    "ent_loss_ratio": "--variant (0.001 is usb's, 0.01 torchssl's)",
+    "gradient_accumulation_steps": "--accumulate",
+    "no_grad_relu": "--grad-relu off",
 }
 # What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
-MAY_CHANGE = ("device", "download", "data_folder")
+MAY_CHANGE = ("device", "download", "data_folder", "tracker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,8 @@ class TrainConfig(RunOptions, ImageDataOptions):
         int | None, Option("Labels that may be used of each class; all where some images have none", at_least=1)
     ] = None
     method: Annotated[
-        Literal["supervised", "fixmatch", "layermatch"], Option("What the unlabelled images are used for")
+        Literal["supervised", "pseudolabel", "fixmatch", "flexmatch", "freematch", "softmatch", "layermatch"],
+        Option("What the unlabelled images are used for"),
     ] = "layermatch"
     model: Annotated[
         str,
@@ -75,23 +80,46 @@ class TrainConfig(RunOptions, ImageDataOptions):
     ] = "small"
     steps: Annotated[int, Option("Optimizer steps", at_least=1)] = 1000
     batch_size: Annotated[int, Option("Labelled images a step", at_least=1)] = 16
-    unlabelled_ratio: Annotated[int, Option("Unlabelled images for each labelled one", at_least=1)] = 7
-    threshold: Annotated[float, Option("Confidence from which a pseudo-label counts", at_least=0.0, at_most=1.0)] = 0.95
+    unlabelled_ratio: Annotated[
+        int | None, Option("Unlabelled images for each labelled one; by default 7, and 1 for pseudolabel", at_least=1)
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Option("Confidence from which a pseudo-label counts; by default 0.95", at_least=0.0, at_most=1.0),
+    ] = None
+    weighting: Annotated[
+        Literal["fixed", "flexmatch", "freematch", "softmatch"],
+        Option("Whose rule says how much a pseudo-label counts (layermatch)"),
+    ] = "fixed"
+    variant: Annotated[
+        Literal["usb", "torchssl"], Option("Which published code freematch and softmatch follow where the two differ")
+    ] = "usb"
     unlabelled_weight: Annotated[float, Option("Factor of the unlabelled loss", at_least=0.0)] = 1.0
     learning_rate: Annotated[float, Option("At the first step; falls by cosine 7/16 to a fifth", above=0.0)] = 0.05
     weight_decay: Annotated[float, Option("On matrices and kernels, not on norms and biases", at_least=0.0)] = 5e-4
-    grad_relu: Annotated[bool, Option("Keep pseudo-labels from the classifier (layermatch)")] = True
+    grad_relu: Annotated[
+        Literal["cut", "agreement", "off", "reverse"],
+        Option(
+            "Which of the pseudo-labels' gradient reaches the classifier (layermatch): none; what agrees with the labelled "
+            "images; all; all, and none the features (a control)"
+        ),
+    ] = "cut"
     avg_clustering: Annotated[
-        Literal["classifier", "none"], Option("What is averaged into clustering centres (layermatch)")
+        Literal["classifier", "classifier-strong", "prototypes", "teacher", "temporal", "none"],
+        Option("What is averaged into clustering centres (layermatch); which one the paper means is not known to us"),
     ] = "classifier"
     momentum: Annotated[
         float | None,
         Option(
             "Of the averaged centres per step (layermatch); by default a half-life of 1 % of the run, "
-            "0.5^(100/steps), where the library's own default is 0.999",
+            "0.5^(100/steps), where the library's own default is 0.999; of temporal per visit of an image, 0.6",
             at_least=0.0,
             at_most=1.0,
         ),
+    ] = None
+    corrupt: Annotated[
+        str | None,
+        Option("For experiments: make a share of the pseudo-labels wrong, as uniform:0.3, pair:0.3 or fresh:0.3"),
     ] = None
     ema_momentum: Annotated[
         float | None,
@@ -105,47 +133,102 @@ class TrainConfig(RunOptions, ImageDataOptions):
             "Of torch on a CPU; by default 1 for the small model on images up to 16x16, else torch's choice", at_least=1
         ),
     ] = None
+    accumulate: Annotated[
+        int,
+        Option("Equal parts that each process's batch is computed in, one after the other, to save memory", at_least=1),
+    ] = 1
+    on_nonfinite: Annotated[
+        Literal["stop", "count"],
+        Option(
+            "A loss that is not finite never touches the model; the run stops and says where, or counts it and goes on"
+        ),
+    ] = "stop"
+    compile: Annotated[bool, Option("Compile the network by torch.compile")] = False
+    channels_last: Annotated[bool, Option("Lay out images with the channels last, which GPUs like")] = False
+    tracker: Annotated[
+        Literal["auto", "none", "tensorboard", "trackio", "wandb"],
+        Option("Where the metrics go besides metrics.jsonl; auto is TensorBoard where it is installed"),
+    ] = "auto"
     evaluate_every: Annotated[int | None, Option("By default a twentieth of the run", at_least=1, unit="steps")] = None
     checkpoint_every: Annotated[int | None, Option("By default a tenth of the run", at_least=1, unit="steps")] = None
 
     def __post_init__(self) -> None:
         """Refuse options that the chosen method would not look at."""
-        for name, methods in LOOKED_AT_BY.items():
-            if name in self.given and self.method not in methods and self.resume is None:
-                flag = "--no-grad-relu" if name == "grad_relu" else "--" + name.replace("_", "-")
-                raise UserError(
-                    f"{flag} is an option of --method {' or '.join(methods)} and changes nothing with {self.method}. "
-                    "Leave it out."
-                )
-        assert set(METHODS) >= {self.method}
+        if self.resume is None:
+            refuse_unused(self)
 
 
 def train(config: TrainConfig) -> None:
     """Train an image classifier from few labels and many unlabelled images, and evaluate it."""
     began = time.monotonic()
     run, config = begin(config, package="layermatch", command="train", may_change=MAY_CHANGE)
-    job = build_job(config)
-    if run is None:
-        options = plain_config(job.config)
-        run = RunFolder.create(config.out, default_name=job.name, package="layermatch", command="train", config=options)
-    check_split(run, job.split, place=job.training.place)
-    if config.resume is not None:
-        digest = run.digest
-        load_newest(run, lambda state: job.state.load_state_dict(state, digest=digest))
-        run.cut_metrics(job.state.step)
-        to_stderr(f"layermatch: goes on at step {job.state.step} of {job.plan.steps}")
-    with threads(job.config.threads):
-        fit(run, job)
-        finish(run, job, seconds=time.monotonic() - began)
+    tracker = choose_tracker(config.tracker)
+    place = find_place(config)
+    try:
+        job = build_job(config, place)
+        run = open_run(run, job)
+        if config.resume is not None:
+            digest = run.digest
+            load_newest(run, lambda state: job.state.load_state_dict(state, digest=digest))
+        sittings = Sittings(run, began=began)
+        if place.processes.main:
+            run.cut_metrics(job.state.step)
+            open_tracker(place, tracker, folder=run.path, options=run.config)
+        if finished(run, job):
+            to_stderr(f"layermatch: this run is finished, all {job.plan.steps} steps of it; nothing is done again")
+        else:
+            with threads(job.config.threads):
+                fit(run, job, sittings)
+                if place.processes.main:
+                    finish(run, job, seconds=sittings.write())
+        if place.processes.main:
+            print_summary(run, job)
+    finally:
+        leave(place)
 
 
-def fit(run: RunFolder, job: Job) -> None:
-    """Train to the end, with progress, metrics and checkpoints."""
+def open_run(run: RunFolder | None, job: Job) -> RunFolder:
+    """The run's folder in every process, made and checked by the main one alone."""
+    processes = job.place.processes
+    if processes.main:
+        if run is None:
+            run = RunFolder.create(
+                job.config.out,
+                default_name=job.name,
+                package="layermatch",
+                command="train",
+                config=plain_config(job.config),
+            )
+        check_split(run, job.split, place=job.training.place)
+    return processes.shared(run)
+
+
+def finished(run: RunFolder, job: Job) -> bool:
+    """Whether every file of the end is there; result.json is the last one written."""
+    done = job.state.step == job.plan.steps and (run.path / "result.json").is_file()
+    return job.place.processes.shared(done)
+
+
+def fit(run: RunFolder, job: Job, sittings: Sittings) -> None:
+    """Train to the end, with progress, metrics and checkpoints, which the main process writes."""
+    processes = job.place.processes
 
     def save() -> None:
         state = job.state.state_dict(digest=run.digest, version=__version__)
-        save_checkpoint(run.checkpoints, step=job.state.step, state=state)
+        if processes.main:
+            save_checkpoint(run.checkpoints, step=job.state.step, state=state)
+            sittings.write()
 
+    def evaluate() -> float:
+        return processes.shared(job.evaluation().accuracy if processes.main else None)
+
+    def log(step: int, **numbers: float) -> None:
+        if processes.main:
+            run.log(step, **numbers)
+            job.place.accelerator.log(numbers, step=step)
+
+    if job.state.step:
+        to_stderr(f"layermatch: goes on at step {job.state.step} of {job.plan.steps}")
     with Progress(job.plan.steps, "steps", label="layermatch", start=job.state.step) as bar:
         train_loop(
             job.state,
@@ -153,83 +236,6 @@ def fit(run: RunFolder, job: Job) -> None:
             batches=job.batches,
             views=job.views,
             autocast=job.autocast(),
-            outlets=Outlets(evaluate=lambda: job.evaluation().accuracy, log=run.log, save=save),
+            outlets=Outlets(evaluate=evaluate, log=log, save=save),
             bar=bar,
         )
-
-
-def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
-    """Write figures, the record and the averaged model, and print the table."""
-    lines = run.metrics()
-    numbers = final_numbers(lines)
-    final = job.evaluation()
-    title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
-    figures = draw_figures(
-        run.figures, lines, title=title, confusion=final.confusion, class_names=job.training.class_names
-    )
-    figures.append(draw_views(run.figures / "views.png", job.example_views(), title=title))
-    record = record_of(
-        run,
-        experiment=f"layermatch-{job.data_name}",
-        arm=job.config.method,
-        seed=job.config.seed,
-        numbers=numbers,
-        units=UNITS,
-        seconds=seconds,
-        device=job.device,
-    )
-    run.write_result(record)
-    write_model(
-        run, job.averaged.whole_state_dict(), model_card(job, accuracy=final.accuracy, mean=numbers["accuracy"])
-    )
-    print_summary(run, job, numbers=numbers, figures=figures)
-
-
-def model_card(job: Job, *, accuracy: float, mean: float | None) -> ModelCard:
-    """What the written model's card says; `accuracy` is the model's own, `mean` that of the last evaluations, in percent."""
-    config = job.config
-    builder, build = recipe(config.model)
-    height, width = job.training.images.shape[-2:]
-    tested = f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}"
-    return ModelCard(
-        title=f"{config.model}, trained by layermatch on {job.data_name}",
-        model=config.model,
-        class_names=job.training.class_names,
-        channels=job.views.channels,
-        image_size=(height, width),
-        mean=job.normalisation.mean,
-        deviation=job.normalisation.deviation,
-        facts={
-            "data": f"{job.data_name}, {len(job.training)} training images, {len(job.split['labelled'])} labels used",
-            "method": f"{config.method}; these are the moving average's weights (momentum {config.ema_momentum:.6g})",
-            "steps": str(job.plan.steps),
-            "seed": str(config.seed),
-            "test accuracy": tested
-            if mean is None
-            else f"{tested}; mean of the last {LAST_EVALUATIONS} evaluations {mean:.2f} %",
-        },
-        builder=builder,
-        build=build,
-    )
-
-
-def print_summary(run: RunFolder, job: Job, *, numbers: dict[str, float | None], figures: list[Path]) -> None:
-    """The short table at the end, what it says, and where everything lies."""
-    rate = numbers["mask_rate"]
-    row = [
-        job.config.method,
-        len(job.split["labelled"]),
-        job.plan.steps,
-        numbers["accuracy"],
-        numbers["best_accuracy"],
-        None if rate is None else 100.0 * rate,
-        numbers["pseudo_label_accuracy"],
-    ]
-    print(table(["method", "labels", "steps", "accuracy %", "best %", "used %", "of these right %"], [row]))
-    print(
-        f"accuracy: mean of the last {LAST_EVALUATIONS} evaluations of the averaged model\n"
-        f"on {len(job.test)} test images; best: the largest of all."
-    )
-    if rate is not None:
-        print("used: unlabelled images above the threshold, in the last fifth.")
-    print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))

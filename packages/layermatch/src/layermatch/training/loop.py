@@ -4,16 +4,16 @@ A line of metrics bears the number of the last step that it counts, from 0. Eval
 same step, so that a resumed run repeats no line and misses none.
 """
 
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
-
-import torch
+from typing import Any, Literal, NamedTuple, Protocol
 
 from layermatch.data.batches import Batches
 from layermatch.training.evaluation import row_norm
 from layermatch.training.schedule import cosine_factor
-from layermatch.training.state import METRICS, TrainingState
+from layermatch.training.state import MEANS, METRICS, TrainingState
 from layermatch.training.step import ViewSettings, train_step
 from scarce_common_utils.errors import UserError
 
@@ -30,7 +30,7 @@ class Outlets(NamedTuple):
     """Where a run's numbers come from and go to.
 
     `evaluate()` gives the averaged model's accuracy in percent, `log(step, **numbers)` keeps a line of metrics, and
-    `save()` writes a checkpoint of the state.
+    `save()` writes a checkpoint of the state. Where several processes train, each calls all three at the same steps.
     """
 
     evaluate: Callable[[], float]
@@ -48,6 +48,8 @@ class Plan:
         log_every: steps between readings of the metrics.
         evaluate_every: steps between evaluations; the last step is always evaluated.
         checkpoint_every: steps between checkpoints; the last step always gets one.
+        micro_batches: parts of a step's batch, one after the other, as memory asks for.
+        on_nonfinite: what a loss that is not finite does to the run once it is seen: `stop`, or `count` it and go on.
     """
 
     steps: int
@@ -55,6 +57,8 @@ class Plan:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    micro_batches: int = 1
+    on_nonfinite: Literal["stop", "count"] = "stop"
 
 
 def train(
@@ -63,7 +67,7 @@ def train(
     *,
     batches: Batches,
     views: ViewSettings,
-    autocast: torch.autocast,
+    autocast: AbstractContextManager,
     outlets: Outlets,
     bar: Bar,
 ) -> None:
@@ -82,16 +86,19 @@ def train(
         UserError: a loss was not finite; the step, the learning rate and the images are named. No weight was touched.
     """
     shown: dict[str, float] = {}
+    images, began = 0, time.monotonic()
     while state.step < plan.steps:
         step = state.step
         rate = plan.learning_rate * cosine_factor(step, plan.steps)
-        train_step(state, batches(step), views=views, learning_rate=rate, autocast=autocast)
+        batch = batches(step)
+        train_step(state, batch, views=views, learning_rate=rate, autocast=autocast, micro_batches=plan.micro_batches)
+        images += (len(batch.labels) + len(batch.unlabelled)) * state.processes.count
         last = state.step == plan.steps
         numbers: dict[str, float] = {}
         if state.step % plan.log_every == 0 or last:
             stop_if_not_finite(state, plan, batches=batches)
-            numbers = read_metrics(state, count=step % plan.log_every + 1) | {"learning_rate": rate}
-            shown["loss"] = numbers["loss"]
+            numbers = read_metrics(state) | {"learning_rate": rate}
+            shown |= {"loss": numbers["loss"], "images/s": images / max(time.monotonic() - began, 1e-9)}
         if state.step % plan.evaluate_every == 0 or last:
             numbers["accuracy"] = shown["accuracy"] = outlets.evaluate()
         if numbers:
@@ -102,30 +109,42 @@ def train(
         bar.advance(1, **shown)
 
 
-def read_metrics(state: TrainingState, *, count: int) -> dict[str, float]:
-    """Means over the `count` steps since the last reading, on the host; the sums start anew."""
-    sums = dict(zip(METRICS, state.sums.tolist(), strict=True))
+def read_metrics(state: TrainingState) -> dict[str, float]:
+    """Means over the steps taken since the last reading, on the host; the sums start anew.
+
+    `steps_left_out` is there from the first step on that was left out, and counts from the run's beginning.
+    """
+    values = state.processes.total(state.sums).tolist()
+    left_out = int(state.nonfinite.left_out)
     state.sums.zero_()
-    numbers = {name: sums[name] / count for name in METRICS[:4]}
+    sums, classes = dict(zip(METRICS, values, strict=False)), values[len(METRICS) :]
+    steps = sums["steps"] if sums["steps"] else float("nan")
+    numbers = {name: sums[name] / steps for name in MEANS[1:]}
     if not state.criterion.needs_unlabelled:
         numbers = {"loss": numbers["loss"], "labelled_loss": numbers["labelled_loss"]}
+        classes = []
     if sums["pseudo_known"]:
         numbers["pseudo_label_accuracy_all"] = 100.0 * sums["pseudo_right"] / sums["pseudo_known"]
     if sums["used_known"]:
         numbers["pseudo_label_accuracy"] = 100.0 * sums["used_right"] / sums["used_known"]
+    numbers |= {f"used_of_class_{number}": count for number, count in enumerate(classes)}
+    if left_out:
+        numbers["steps_left_out"] = left_out
     return numbers | {"classifier_norm": row_norm(state.criterion.classifier)}
 
 
 def stop_if_not_finite(state: TrainingState, plan: Plan, *, batches: Batches) -> None:
-    """Raise a UserError that names the first step with a non-finite loss, if there was one."""
-    first = int(state.nonfinite.first_bad)
+    """Raise a UserError that names the first step with a non-finite loss, if there was one and the plan says `stop`."""
+    first = -1 if plan.on_nonfinite == "count" else int(state.nonfinite.first_bad)
     if first < 0:
         return
-    labelled, pool = batches.places(first)
+    labelled, pool = batches.places.whole(first)
+    rate = plan.learning_rate * cosine_factor(first, plan.steps)
     raise UserError(
-        f"The loss was not finite at step {first} (learning rate {plan.learning_rate * cosine_factor(first, plan.steps):g}, "
+        f"The loss or its gradient was not finite at step {first} (learning rate {rate:g}, "
         f"labelled images {_few(labelled.tolist())}, unlabelled images {_few(pool.tolist())}). That step was left out and "
-        "nothing after it is kept. Lower --learning-rate, or compute in --precision float32."
+        "nothing after it is kept. Lower --learning-rate, compute in --precision float32, or start again with "
+        "--on-nonfinite count, which leaves such steps out and goes on."
     )
 
 

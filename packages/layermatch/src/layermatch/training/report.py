@@ -31,6 +31,9 @@ def final_numbers(lines: Lines) -> dict[str, float | None]:
     }
     for name in ("mask_rate", "pseudo_label_accuracy", "pseudo_label_accuracy_all", "classifier_norm"):
         numbers[name] = _mean([line[name] for line in late if line.get(name) is not None])
+    left_out = [line["steps_left_out"] for line in lines if line.get("steps_left_out") is not None]
+    if left_out:
+        numbers["steps_left_out"] = left_out[-1]
     return numbers
 
 
@@ -64,7 +67,28 @@ def draw_figures(
         line_figure(folder / name, series, x_label="optimizer step", y_label=y_label, caption=f"{title}: {what}")
         for name, series, y_label, what in drawn
     ]
+    if any("used_of_class_0" in line for line in lines):
+        made.append(
+            draw_class_counts(folder / "pseudo_labels_by_class.png", lines, title=title, class_names=class_names)
+        )
     return [*made, draw_confusion(folder / "confusion.png", confusion, title=title, class_names=class_names)]
+
+
+def draw_class_counts(path: Path, lines: Lines, *, title: str, class_names: Sequence[str]) -> Path:
+    """How many pseudo-labels of each class were used between readings: a row for each class, time to the right."""
+    readings = [line for line in lines if line.get("used_of_class_0") is not None]
+    counts = torch.tensor([[line[f"used_of_class_{k}"] for line in readings] for k in range(len(class_names))])
+    size = (7.0, min(2.2 + 0.22 * len(class_names), 12.0))
+    caption = f"{title}: pseudo-labels used of each class, between readings"
+    with figure(path, x_label="optimizer step", y_label="class", caption=caption, size=size) as axes:
+        steps = [0, *(line["step"] + 1 for line in readings)]
+        mesh = axes.pcolormesh(steps, range(len(class_names) + 1), counts.numpy(), cmap="viridis", vmin=0)
+        axes.figure.colorbar(mesh, ax=axes, label="pseudo-labels")
+        if len(class_names) <= 40:
+            axes.set_yticks([number + 0.5 for number in range(len(class_names))], class_names)
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+    return path
 
 
 def draw_confusion(path: Path, confusion: Tensor, *, title: str, class_names: Sequence[str]) -> Path:

@@ -1,9 +1,10 @@
 """One optimizer step, in the order that has to be kept: forward, backward, guard, optimizer, centres, average.
 
-Letters   B labelled, U unlabelled images, C channels, H W pixels, D features.
+Letters   B labelled, U unlabelled images of this process, C channels, H W pixels, D features, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +18,10 @@ from layermatch.views.weak import weak_views
 from scarce_common_utils.streams import stream
 
 from .guard import all_finite, guarded_step
-from .state import TrainingState
+from .processes import Processes
+from .state import MEANS, METRICS, TrainingState
 
-Views = Callable[[Batch, int], list[Tensor]]
+ALONE = Processes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,11 @@ class ViewSettings:
         seed: of the streams "labelled view", "weak" and "strong".
         shift: largest shift of a weak view, in pixels.
         mirror: mirror half of the images.
-        strong: build a strong view from unlabelled images, a generator, the shift and the mirroring.
+        strong: build a strong view from unlabelled images, a generator, the shift and the mirroring; None for methods
+            that look at the weak view alone.
         constants: mean and 1 / deviation, Float32[1 C 1 1] on the device.
         channels: what the network takes.
+        layout: memory format of the batch, such as `torch.channels_last`.
     """
 
     seed: int
@@ -40,52 +44,110 @@ class ViewSettings:
     mirror: bool
     constants: tuple[Tensor, Tensor]
     channels: int
-    strong: Callable[..., Tensor] = strong_views
+    strong: Callable[..., Tensor] | None = strong_views
+    layout: torch.memory_format = torch.contiguous_format
 
 
-def batch_views(batch: Batch, step: int, *, settings: ViewSettings) -> Tensor:
-    """Float32[B+2U C H W]: labelled, weak and strong views one after the other, normalised."""
-    seed, options = settings.seed, {"shift": settings.shift, "mirror": settings.mirror}
+def batch_views(batch: Batch, step: int, *, settings: ViewSettings, processes: Processes = ALONE) -> Tensor:
+    """Float32[B+2U C H W]: labelled, weak and strong views one after the other, normalised (B+U without strong ones)."""
+    # Drawn for the images of all processes, of which these are one part.
+    part = (processes.rank, processes.count)
+    seed, options = settings.seed, {"shift": settings.shift, "mirror": settings.mirror, "part": part}
     views = [weak_views(batch.labelled, generator=stream(seed, "labelled view", step), **options)]
     if len(batch.unlabelled):
         views.append(weak_views(batch.unlabelled, generator=stream(seed, "weak", step), **options))
-        views.append(settings.strong(batch.unlabelled, generator=stream(seed, "strong", step), **options))
-    return normalise(torch.cat(views), settings.constants, channels=settings.channels)
+        if settings.strong is not None:
+            views.append(settings.strong(batch.unlabelled, generator=stream(seed, "strong", step), **options))
+    images = normalise(torch.cat(views), settings.constants, channels=settings.channels)
+    return images if settings.layout is torch.contiguous_format else images.contiguous(memory_format=settings.layout)
 
 
 def train_step(
-    state: TrainingState, batch: Batch, *, views: ViewSettings, learning_rate: float, autocast: torch.autocast
+    state: TrainingState,
+    batch: Batch,
+    *,
+    views: ViewSettings,
+    learning_rate: float,
+    autocast: AbstractContextManager,
+    micro_batches: int = 1,
 ) -> None:
     """Advance the state by one step.
 
     Args:
         state: moved in place; `state.step` is the number of this step, from 0.
-        batch: of this step.
+        batch: of this step: this process's part of it.
         views: how images become views.
         learning_rate: of this step.
-        autocast: context of the forward pass.
+        autocast: context of the forward pass, entered once for each micro-batch.
+        micro_batches: equal parts that the batch is cut into, one forward and backward each; averages and centres move
+            once, the state of weighting rules once a part.
     """
-    model, criterion, optimizer = state.model, state.criterion, state.optimizer
+    criterion, optimizer = state.criterion, state.optimizer
     device = state.sums.device
-    images = batch_views(batch, state.step, settings=views).to(device)
+    images = batch_views(batch, state.step, settings=views, processes=state.processes).to(device)
     batch = batch._replace(labels=batch.labels.to(device), truth=batch.truth.to(device))
-    with autocast:
-        features = model(images)
-        labelled, weak, strong = features.split([len(batch.labels), *[len(batch.unlabelled)] * 2])
-        out: LayerMatchOutput = criterion(labelled=(labelled, batch.labels), weak=weak, strong=strong)
+    parameters = trained_parameters(state.model)
     optimizer.zero_grad()
-    state.scaler.scale(out.loss).backward()
+    state.kept.keep()
+    loss, numbers = torch.zeros((), device=device), torch.zeros_like(state.sums)
+    for last, part_images, part in cut(images, batch, micro_batches):
+        with synchronised(state.network, last):
+            with autocast:
+                out = forward(state, part_images, part)
+            state.scaler.scale(out.loss if micro_batches == 1 else out.loss / micro_batches).backward()
+        if state.separate is not None:
+            state.separate.put_back()
+        loss = loss + out.loss.detach()
+        numbers = numbers + measured(out, part, classes=len(numbers) - len(METRICS))
     state.scaler.unscale_(optimizer)
-    finite = all_finite(out.loss, trained_parameters(model))
+    sound, finite = state.processes.all(torch.stack([torch.isfinite(loss), all_finite(loss, parameters)])).unbind()
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     guarded_step(optimizer, finite)
     state.scaler.update()
+    state.kept.put_back(unless=finite)
     criterion.update(step_taken=finite)
     state.average.update(step_taken=finite)
-    state.nonfinite.note(state.step, out.loss)
-    state.sums += measured(out, batch)
+    state.nonfinite.note(state.step, sound if state.scaler.is_enabled() else finite, taken=finite)
+    numbers[: len(MEANS)] /= micro_batches
+    state.sums += numbers.masked_fill(~finite, 0.0)
     state.step += 1
+
+
+def cut(images: Tensor, batch: Batch, parts: int) -> Iterator[tuple[bool, Tensor, Batch]]:
+    """Equal parts of the views Float32[B+2U C H W] and of their batch, each with whether it is the last."""
+    if parts == 1:
+        yield True, images, batch
+        return
+    views = zip(*(view.chunk(parts) for view in images.split(sizes(images, batch))), strict=True)
+    fields = zip(*(field.chunk(parts) if len(field) else [field] * parts for field in batch), strict=True)
+    for number, (some, rows) in enumerate(zip(views, fields, strict=True)):
+        yield number == parts - 1, torch.cat(some), Batch(*rows)
+
+
+def sizes(views: Tensor, batch: Batch) -> list[int]:
+    """How many rows of the views are labelled, weak and strong ones; the last one or two are left out where there are none."""
+    labelled, unlabelled = len(batch.labels), len(batch.unlabelled)
+    return [labelled, *[unlabelled] * ((len(views) - labelled) // unlabelled if unlabelled else 0)]
+
+
+def synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
+    """Within this context gradients are summed over processes in the last micro-batch alone."""
+    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) and not last else nullcontext()
+
+
+def forward(state: TrainingState, images: Tensor, batch: Batch) -> LayerMatchOutput:
+    """What the criterion says of a micro-batch: views Float32[B+2U C H W] and their labels."""
+    rows, needs = sizes(images, batch), state.criterion.needs
+    features = state.network(images) if state.separate is None else state.network(images, rows[0])
+    views = dict(zip(("labelled", "weak", "strong"), features.split(rows), strict=False))
+    more: dict[str, Tensor] = {}
+    if "indices" in needs:
+        more["indices"] = batch.indices
+    if "teacher" in needs:
+        with torch.no_grad():
+            more["teacher_weak"] = state.teacher.logits(images[rows[0] : rows[0] + rows[1]])
+    return state.criterion(labelled=(views.pop("labelled"), batch.labels), **views, **more)
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -93,18 +155,25 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def measured(out: LayerMatchOutput, batch: Batch) -> Tensor:
-    """Float32[8] in the order of `state.METRICS`: losses and mask rate, counts of known and right pseudo-labels."""
+def measured(out: LayerMatchOutput, batch: Batch, *, classes: int = 0) -> Tensor:
+    """Float32[M+K] in the order of `state.METRICS`, then how many pseudo-labels of each of `classes` were used."""
     known = batch.truth >= 0
-    right = (out.pseudo_labels == batch.truth) & known if len(batch.truth) else known
+    used, right = known, known
+    if len(out.mask):
+        used, right = out.mask, (out.pseudo_labels == batch.truth) & known
     parts = [
+        torch.ones_like(out.loss),
         out.loss,
         out.labelled_loss,
         out.unlabelled_loss,
-        out.mask.float().mean() if len(out.mask) else out.loss.new_zeros(()),
+        used.float().mean() if len(used) else torch.zeros_like(out.loss),
         known.sum(),
         right.sum(),
-        (known & out.mask).sum() if len(out.mask) else known.sum(),
-        (right & out.mask).sum() if len(out.mask) else known.sum(),
+        (known & used).sum(),
+        (right & used).sum(),
     ]
-    return torch.stack([part.detach().float() for part in parts])
+    numbers = torch.stack([part.detach().float() for part in parts])
+    if not classes:
+        return numbers
+    counts = numbers.new_zeros(classes)
+    return torch.cat([numbers, counts.index_add_(0, out.pseudo_labels, used.float())])
