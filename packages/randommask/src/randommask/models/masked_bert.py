@@ -12,6 +12,8 @@ Parameters and their names are BertForMaskedLM's: a saved folder loads as either
 Letters   N sequences, T tokens, M masked tokens, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import BertForMaskedLM
@@ -103,7 +105,8 @@ class MaskedBert(BertForMaskedLM):
         """States Float[M D] of the last layer at flat positions Int64[M], by scaled-dot-product attention."""
         mask = _for_attention(attention_mask, "sdpa")
         states = self.bert.embeddings(**inputs)
-        *layers, last = self.bert.encoder.layer
+        layers: list[Any] = list(self.bert.encoder.layer)
+        last = layers.pop()
         for layer in layers:
             states = layer(states, mask)
         context = last.attention.self(states, mask)[0]
