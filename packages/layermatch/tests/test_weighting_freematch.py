@@ -171,11 +171,21 @@ def test_usbs_limits_stay_in_the_state_and_torchssls_do_not():
 
 
 def test_half_precision_logits_are_summed_in_the_weights_dtype():
-    rule = FreeMatchWeighting(4, fairness_weight=1.0)
+    first, second = (FreeMatchWeighting(4, fairness_weight=1.0) for _ in range(2))
     q, strong, _ = batch(0, dtype=torch.float32)
-    answer, gradient = called(rule, q, strong.to(torch.bfloat16), None)
+    half = strong.to(torch.bfloat16)
+    answer, gradient = called(first, q, half, None)
     assert answer.extra.dtype == torch.float32
     assert gradient.dtype == torch.bfloat16
+    assert torch.equal(answer.extra, called(second, q, half.float(), None)[0].extra)
+
+
+def test_usbs_limits_wait_for_a_batch_that_is_finite():
+    rule = FreeMatchWeighting(2, fairness_weight=0, limits=(0.9, 0.95))
+    rule(torch.full((3, 2), float("nan")))
+    assert rule.freematch_threshold == 0.5
+    rule(torch.full((3, 2), 0.5))
+    assert rule.freematch_threshold == torch.tensor(0.9)
 
 
 def test_missing_or_misshapen_strong_logits_are_refused_before_anything_moves():
