@@ -30,6 +30,7 @@ EXTRAS = {
     "randommask": "",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+RECIPES_NEED = ("torchmetrics", "faster-coco-eval")  # average precision in the detection recipe
 # No hub is asked, and small tensors are slower on several threads than on one.
 TEST_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 EXAMPLES_NEED = {"imwa": ("accelerate",)}  # what an example shows beside the package, which does not need it
@@ -90,7 +91,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def typecheck(session: nox.Session) -> None:
     """Check types with pyright over the sources."""
-    install(session, *METHODS, extras="vision,hf", tools=("pyright[nodejs]", "nox", *TEST_TOOLS))
+    install(session, *METHODS, extras="vision,hf", tools=("pyright[nodejs]", "nox", *TEST_TOOLS, *RECIPES_NEED))
     session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
 
 
@@ -162,8 +163,8 @@ def reproduce_randommask(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def tests_benchmarks(session: nox.Session) -> None:
-    """Pass the tests of the reproductions' runner."""
-    install(session, *METHODS, extras="vision,hf", tools=TEST_TOOLS)
+    """Pass the tests of the reproductions' runner and recipes."""
+    install(session, *METHODS, extras="vision,hf", tools=(*TEST_TOOLS, *RECIPES_NEED))
     with session.chdir(ROOT / "benchmarks"):
         env = {**TEST_ENVIRONMENT, "PYTHONPATH": str(ROOT / "benchmarks")}
         session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=env)

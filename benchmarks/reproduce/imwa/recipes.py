@@ -1,0 +1,13 @@
+"""`python -m reproduce.imwa.recipes NAME`: recipes that have a command of their own, beside the arms of `nox -s reproduce_imwa`."""
+
+from reproduce.imwa.detection.recipe import DetectionConfig, detection
+from scarce_common_utils.command_line import Command, run_commands
+
+
+def main() -> int:
+    """Exit code of the command line."""
+    return run_commands("reproduce", "0.1.0", {"detection": Command(detection, DetectionConfig)})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
