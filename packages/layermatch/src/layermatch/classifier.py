@@ -9,6 +9,7 @@ Letters   N images, D features, K classes.
 """
 
 import gc
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -35,19 +36,26 @@ class SplitModel(nn.Module):
 
         Raises:
             ValueError: the model does more after this layer, returns something else than its logits, or the features
-                are not (N, D); the layer is named, with what to do.
+                are not (N, D); the layer is named, with what to do. Errors of the model itself pass.
         """
         marker = self.body.get_submodule(self.classifier_name)
         assert isinstance(marker, ClassifierMarker)
-        output = self.body(*inputs, **named_inputs)
+        try:
+            output = self.body(*inputs, **named_inputs)
+        except Exception as error:
+            if self._works_whole(marker, *inputs, **named_inputs):
+                raise ValueError(
+                    f"{self._what_is_wrong()}: without it the model stops with {type(error).__name__}: {error}. A model"
+                    " with two heads cannot be split as it is; another layer is named by"
+                    f" split_classifier(model, classifier='...'). {linear_layers(self.body)}"
+                ) from error
+            raise
         features, marker.seen = marker.seen, None
-        if output is not features:
-            output = getattr(output, "logits", output)
+        output = answer_of(output, features)
         if features is None or output is not features:
             raise ValueError(
-                f"{type(self.body).__name__} does not return what its layer {self.classifier_name!r} gives (it returned"
-                f" a {type(output).__name__} of its own), so this layer is not its classifier. Name the one whose output"
-                " the model returns: split_classifier(model, classifier='...')."
+                f"{self._what_is_wrong()}: the model returned a {type(output).__name__} of its own. Name the layer whose"
+                f" output the model returns: split_classifier(model, classifier='...'). {linear_layers(self.body)}"
             )
         if features.dim() != 2:
             raise ValueError(
@@ -59,6 +67,25 @@ class SplitModel(nn.Module):
     def logits(self, *inputs: Any, **named_inputs: Any) -> Tensor:
         """Float[N K]: what the whole model gives."""
         return self.classifier(self(*inputs, **named_inputs))
+
+    def _what_is_wrong(self) -> str:
+        return (
+            f"{type(self.body).__name__} does not return what its layer {self.classifier_name!r} gives, so this layer is"
+            " not its classifier"
+        )
+
+    def _works_whole(self, marker: nn.Module, *inputs: Any, **named_inputs: Any) -> bool:
+        """Whether the model runs on these inputs with its classifier in its place: then the split made it stop."""
+        parent, _, attribute = self.classifier_name.rpartition(".")
+        setattr(self.body.get_submodule(parent), attribute, self.classifier)
+        try:
+            with torch.no_grad():
+                self.body(*inputs, **named_inputs)
+        except Exception:
+            return False
+        finally:
+            setattr(self.body.get_submodule(parent), attribute, marker)
+        return True
 
     def whole_state_dict(self) -> dict[str, Tensor]:
         """The state under the names that the model had before it was split."""
@@ -80,38 +107,59 @@ class ClassifierMarker(nn.Module):
         return features
 
 
+def answer_of(output: Any, features: Tensor | None) -> Any:
+    """The logits within what a model returned: itself, or `.logits`, `["logits"]`, or the first of a tuple."""
+    if output is features:
+        return output
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    if isinstance(output, tuple) and output and not hasattr(output, "logits"):
+        return output[0]
+    return getattr(output, "logits", output)
+
+
+def linear_layers(model: nn.Module) -> str:
+    """A sentence with the names of a model's linear layers, the last ones of many."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
+    shown = [*(["..."] if len(names) > 8 else []), *names[-8:]]
+    return f"Its linear layers are: {', '.join(shown) or 'none'}."
+
+
 def split_classifier(model: nn.Module, *, classifier: str | None = None) -> SplitModel:
     """Cut a model before its classifier.
 
     The model is changed in place: its classifier moves into the wrapper, with the same parameters, and the model now
-    ends before it. Works on torchvision's classifiers and on one's own module, if the classifier's output is what the
-    model returns (or the `.logits` of what it returns).
+    ends before it. Works on classifiers of torchvision, timm and transformers and on one's own module, if the
+    classifier's output is what the model returns, or the logits within (`.logits`, `["logits"]`, first of a tuple).
 
     Args:
         model: gives logits Float[N K] for images.
-        classifier: name of the layer, as `model.named_modules()` has it; None takes the last `torch.nn.Linear`.
+        classifier: name of the layer, as `model.named_modules()` has it; None takes the last `torch.nn.Linear`. A whole
+            head of several layers can be named too; then `avg_clustering="classifier"` has no rows to average.
 
     Raises:
-        ValueError: the model is split, or wrapped for several processes, already; the name is unknown; or there is no
-            linear layer. The message says how to name the layer. A layer that turns out not to be the last is refused
-            by the wrapper's first forward.
+        ValueError: the model is split, compiled, or wrapped for several devices already; the name is unknown; or there
+            is no linear layer. The message says how to name the layer. A layer that turns out not to be the last is
+            refused by the wrapper's first forward.
     """
-    if isinstance(model, SplitModel | nn.parallel.DistributedDataParallel):
-        raise ValueError(f"The model is a {type(model).__name__} already. Split the plain model, then wrap the result.")
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
+    if isinstance(model, SplitModel | nn.parallel.DistributedDataParallel | nn.DataParallel) or "_orig_mod" in dict(
+        model.named_children()
+    ):
+        raise ValueError(
+            f"The model is a {type(model).__name__} already. Split the plain model, then wrap or compile the result."
+        )
+    modules = dict(model.named_modules())
     if classifier is None:
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear) and name]
         if not linear:
             raise ValueError(
-                f"{type(model).__name__} has no torch.nn.Linear inside, so its classifier was not found. Name the "
-                "layer: split_classifier(model, classifier='...'), with a name from model.named_modules()."
+                f"{type(model).__name__} has no torch.nn.Linear inside, so its classifier was not found. Name the layer "
+                "that takes features (N, D) and gives the logits (N, K): split_classifier(model, classifier='...'), with "
+                "a name from model.named_modules()."
             )
         classifier = linear[-1]
-    modules = dict(model.named_modules())
     if not classifier or classifier not in modules:
-        raise ValueError(
-            f"{type(model).__name__} has no layer named {classifier!r}. Its linear layers are: "
-            f"{', '.join(linear) or 'none'}."
-        )
+        raise ValueError(f"{type(model).__name__} has no layer named {classifier!r}. {linear_layers(model)}")
     parent, _, attribute = classifier.rpartition(".")
     found = modules[classifier]
     setattr(modules[parent], attribute, ClassifierMarker())
