@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from layermatch.data.batches import Batches
+from layermatch.data.batches import Batch, Batches
 
 
 def batches(**options):
@@ -49,3 +49,42 @@ def test_indices_that_name_no_image_are_refused(indices):
 def test_an_image_without_a_label_cannot_be_labelled():
     with pytest.raises(ValueError, match="label is not known"):
         batches(labelled_indices=torch.tensor([2, 16]))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("with_unlabelled", [True, False])
+def test_slices_of_the_processes_laid_end_to_end_are_the_whole_batch(processes, with_unlabelled):
+    whole = batches(with_unlabelled=with_unlabelled)
+    parts = [batches(with_unlabelled=with_unlabelled, part=(rank, processes)) for rank in range(processes)]
+    for step in (0, 1, 7):
+        slices = [part(step) for part in parts]
+        for field, expected in zip(Batch._fields, whole(step), strict=True):
+            assert torch.equal(torch.cat([getattr(found, field) for found in slices]), expected)
+        assert {len(found.labels) for found in slices} == {4 // processes}
+        assert {len(found.indices) for found in slices} == {8 // processes if with_unlabelled else 0}
+        assert all(
+            torch.equal(*pair)
+            for part in parts
+            for pair in zip(part.places.whole(step), whole.places(step), strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ((0, 3), "batch_size is 4, which 3 processes cannot share equally. Choose a multiple of 3"),
+        ((2, 2), r"part is \(2, 2\); it must be \(rank, processes\) with a rank from 0 to 1"),
+        ((-1, 2), r"part is \(-1, 2\)"),
+    ],
+)
+def test_parts_that_cannot_be_are_named(part, said):
+    with pytest.raises(ValueError, match=said):
+        batches(part=part)
+
+
+def test_a_set_smaller_than_the_batch_is_seen_whole_again_and_again():
+    source = batches(batch_size=8, unlabelled_ratio=7)
+    batch = source(0)
+    counts = torch.bincount(batch.indices, minlength=20)
+    assert (int(counts.min()), int(counts.max())) == (2, 3)
+    assert sorted(torch.bincount(source.places(0)[0], minlength=20)[[2, 3, 9]].tolist()) == [2, 3, 3]

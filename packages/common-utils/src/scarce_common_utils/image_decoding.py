@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +26,8 @@ import numpy
 
 MOST_PIXELS = 89_478_485  # Pillow's Image.MAX_IMAGE_PIXELS: a quarter of a GiB in RGB
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
-IMAGES_AT_ONCE = 1024
+IMAGES_AT_ONCE = 1024  # read from a source in one request
+ITEMS_A_TASK = 32  # given to a thread at a time: a task a small image costs as much as decoding it
 # Degrees and flips that bring an image upright, by the number of EXIF's orientation; names of Pillow's Image.Transpose.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -159,6 +161,9 @@ def attempt_all(
         except Exception as error:  # a decoder raises what it likes; every bad image is to be named at once
             return error
 
+    def attempt_some(some: list[Any]) -> list[Found | Exception]:
+        return [attempt(item) for item in some]
+
     chosen = range(len(items)) if indices is None else indices
     end = None if seconds is None else time.monotonic() + seconds
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
@@ -166,7 +171,9 @@ def attempt_all(
             if end is not None and time.monotonic() > end:
                 return
             part = chosen[start : start + IMAGES_AT_ONCE]
-            yield from zip(part, pool.map(attempt, read_items(items, part)), strict=True)
+            found = read_items(items, part)
+            tasks = [found[first : first + ITEMS_A_TASK] for first in range(0, len(found), ITEMS_A_TASK)]
+            yield from zip(part, chain.from_iterable(pool.map(attempt_some, tasks)), strict=True)
 
 
 def spread_out(count: int) -> list[int]:

@@ -90,7 +90,11 @@ class StreamedBatches(Batches):
                 pin_memory=self._device.type == "cuda",
                 start_method=self._start_method,
             )
-        pixels = next(self._reader).to(self._device, non_blocking=True)
+        try:
+            pixels = next(self._reader).to(self._device, non_blocking=True)
+        except BaseException:
+            self.close()
+            raise
         self._following = step + 1
         if self._following == self._stop:
             self.close()
@@ -155,18 +159,21 @@ def read_in_order(
         generator=stream(0, "loader"),  # or the loader would draw from the global generator; the workers draw nothing
     )
     reader = _started(loader)
-    while True:
-        try:
-            found = next(reader)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not _dead(reader):
-                raise
-            raise UserError(_death(reader, workers)) from error
-        if isinstance(found, str):
-            raise UserError(found)
-        yield found
+    try:
+        while True:
+            try:
+                found = next(reader)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not _dead(reader):
+                    raise
+                raise UserError(_death(reader, workers)) from error
+            if isinstance(found, str):
+                raise UserError(found)
+            yield found
+    finally:  # an exception's traceback would keep the reader, and with it the workers
+        getattr(reader, "_shutdown_workers", lambda: None)()
 
 
 class _Decoding(Dataset[Any]):
