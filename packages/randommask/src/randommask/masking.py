@@ -143,7 +143,8 @@ def mask_tokens(
     inputs = inputs.copy()
     inputs[positions] = mask_id
     inputs[positions[others]] = shown
-    labels = numpy.full(inputs.size, IGNORED, dtype=numpy.int64)
+    labels = numpy.empty_like(inputs)
+    labels.fill(IGNORED)
     labels[positions] = targets
     shape = input_ids.shape
     return MaskedTokens(
@@ -200,8 +201,8 @@ def _painted(places: numpy.ndarray, width: int, *, shape: tuple[int, ...]) -> nu
     begins *= width - 1
     begins += places
     begins += width // 2
-    window = grown(_flags(begins, rows * stride), width)
-    return numpy.lib.stride_tricks.as_strided(window, shape, (stride, 1), writeable=False)
+    window = grown(_flags(begins, rows * stride + width - 1), width)
+    return window.reshape(rows, stride)[:, :length]
 
 
 def grown(flags: Any, width: int) -> Any:

@@ -279,3 +279,31 @@ def test_resume_refuses_what_would_change_the_result(genome, tmp_path, capsys):
     assert main(["pretrain", "--resume", str(out)]) == 2
     assert "are not what" in capsys.readouterr().err
     assert (out / "config.json").read_bytes() == before
+
+
+def test_chosen_records_from_a_cached_genome_and_from_memory_train_alike(genome, tmp_path, capsys):
+    runs = {}
+    for name, more in (
+        ("memory", ()),
+        ("made", ("--cache", str(tmp_path / "c"))),
+        ("mapped", ("--cache", str(tmp_path / "c"))),
+    ):
+        words = ["pretrain", str(genome), *QUICK, "--records", "r1,r2,r3", "--held-out", "r3", "--workers", "1"]
+        assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
+        runs[name] = load_file(tmp_path / name / "model" / "model.safetensors")
+        assert json.loads((tmp_path / name / "split.json").read_text())["records"] == ["r1", "r2", "r3"]
+    assert "held out: r3 (400 bases)" in capsys.readouterr().out
+    assert all(torch.equal(runs["memory"][key], value) for key, value in (runs["made"] | runs["mapped"]).items())
+    codes = next((tmp_path / "c").glob("g-*.codes"))
+    codes.write_bytes(codes.read_bytes()[:-1])
+    assert main([*words, *more, "--out", str(tmp_path / "again")]) == 0
+    assert f"{codes} is damaged, so it is made anew." in capsys.readouterr().err
+    assert main(["pretrain", str(genome), *QUICK, "--records", "r1,x2"]) == 2
+    assert "--records names 'x2', but no record is called so" in capsys.readouterr().err
+
+
+def test_repeats_in_lower_case_can_be_left_out(tmp_path, capsys):
+    path = tmp_path / "soft.fa"
+    path.write_text(f">a\n{dna(300)}{dna(500, 1).lower()}{dna(300, 2)}\n")
+    assert main(["pretrain", str(path), *QUICK, "--no-keep-soft-masked", "--out", str(tmp_path / "run")]) == 0
+    assert "of 600 known bases are held out" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 
+from randommask.genome.cache import cached_genome
 from randommask.genome.held_out import Parts, describe_held_out, split_held_out
 from randommask.genome.store import Genome, read_genome
 from randommask.genome.windows import GenomeWindows
@@ -78,6 +79,16 @@ class PretrainConfig(RunOptions):
         float | None,
         Option("Chance of a token to be a centre; by default 0.025 at k = 6, else 0.15 / k", above=0.0, at_most=1.0),
     ] = None
+    records: Annotated[
+        str | None, Option("Records to use, such as chr1,chr2; by default all. Name those of --held-out here too")
+    ] = None
+    cache: Annotated[
+        Path | None,
+        Option("Folder for the genome as a memory-mapped file, a byte a base: a large one is then read once"),
+    ] = None
+    keep_soft_masked: Annotated[
+        bool, Option("Whether lower case is the same base; --no-keep-soft-masked leaves repeats out like N")
+    ] = True
     held_out: Annotated[
         str | None,
         Option(
@@ -159,7 +170,7 @@ def pretrain(config: PretrainConfig) -> None:
     """Pretrain a BERT on DNA k-mers, with a mask that widens, and evaluate it on held-out DNA."""
     began = time.monotonic()
     run, config = begin(
-        config, package="randommask", command="pretrain", may_change=("device", "workers", "checkpoint_every")
+        config, package="randommask", command="pretrain", may_change=("device", "workers", "checkpoint_every", "cache")
     )
     job = build_job(config)
     config = job.config
@@ -204,9 +215,8 @@ def build_job(config: PretrainConfig) -> Job:
         learning_rate=config.learning_rate or _LEARNING_RATES[config.size],
         threads=config.threads or (1 if config.size == "tiny" else None),
     )
-    genome = read_genome([Path(path) for path in config.genome] or [sample_path(GENOME)])
-    names = [] if config.held_out is None else [name.strip() for name in config.held_out.split(",") if name.strip()]
-    parts = split_held_out(genome, names=names, seed=config.seed)
+    genome = _genome(config)
+    parts = split_held_out(genome, names=_names(config.held_out), seed=config.seed)
     shared: dict[str, Any] = {"tokens": tokens, "k": config.k, "longest_unknown": config.longest_unknown}
     windows = GenomeWindows(
         genome,
@@ -218,6 +228,18 @@ def build_job(config: PretrainConfig) -> Job:
     )
     held_out = GenomeWindows(genome, parts.held_out, recipe="strided", **shared)
     return Job(config, device, genome, parts, windows, held_out)
+
+
+def _genome(config: PretrainConfig) -> Genome:
+    paths = [Path(path) for path in config.genome] or [sample_path(GENOME)]
+    chosen: dict[str, Any] = {"records": _names(config.records), "keep_soft_masked": config.keep_soft_masked}
+    if config.cache is None:
+        return read_genome(paths, **chosen)
+    return cached_genome(paths, folder=config.cache, tell=lambda text: to_stderr(f"randommask: {text}"), **chosen)
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _fit(run: RunFolder, job: Job, *, began: float) -> None:

@@ -33,11 +33,12 @@ class FastaRecord(NamedTuple):
     codes: numpy.ndarray
 
 
-def read_fasta(path: Path) -> Iterator[FastaRecord]:
+def read_fasta(path: Path, *, keep_soft_masked: bool = True) -> Iterator[FastaRecord]:
     """Records of a FASTA file, in order; records without a letter are passed over.
 
     Args:
         path: the file; gzip (plain or block) is recognised by its first bytes, not by its name.
+        keep_soft_masked: whether lower case is the same base, or ambiguous.
 
     Raises:
         UserError: the file is missing, a folder, empty, no FASTA, holds letters of no nucleotide, ends within a gzip
@@ -49,7 +50,7 @@ def read_fasta(path: Path) -> Iterator[FastaRecord]:
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            yield from _records(path, file)
+            yield from _records(path, file, keep_soft_masked)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Give the path of a FASTA file.") from error
     except EOFError as error:
@@ -62,7 +63,7 @@ def read_fasta(path: Path) -> Iterator[FastaRecord]:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
-def _records(path: Path, file: BufferedIOBase) -> Iterator[FastaRecord]:
+def _records(path: Path, file: BufferedIOBase, keep_soft_masked: bool) -> Iterator[FastaRecord]:
     name, pieces, names = None, list[numpy.ndarray](), dict[str, int]()
     line = 1  # of the piece's first byte
     for piece in _whole_lines(file):
@@ -93,7 +94,8 @@ def _records(path: Path, file: BufferedIOBase) -> Iterator[FastaRecord]:
                 start = stop
             else:
                 stop = _or_end(piece.find(b"\n>", start) + 1, piece)
-                pieces.append(_codes(piece[start:stop], path=path, line=line + piece.count(10, 0, start)))
+                at = line + piece.count(10, 0, start)
+                pieces.append(_codes(piece[start:stop], path=path, line=at, keep_soft_masked=keep_soft_masked))
                 start = stop
         line += piece.count(10)
     if name is None:
@@ -126,8 +128,8 @@ def _record(name: str, pieces: Sequence[numpy.ndarray]) -> Iterator[FastaRecord]
         yield FastaRecord(name, codes)
 
 
-def _codes(letters: bytes, *, path: Path, line: int) -> numpy.ndarray:
-    codes = base_codes(letters.translate(None, _BLANKS))
+def _codes(letters: bytes, *, path: Path, line: int, keep_soft_masked: bool) -> numpy.ndarray:
+    codes = base_codes(letters.translate(None, _BLANKS), keep_soft_masked=keep_soft_masked)
     if codes.size and codes.max() >= FOREIGN:
         raise _foreign(letters, path=path, line=line)
     return codes

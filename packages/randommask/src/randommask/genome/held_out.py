@@ -7,13 +7,12 @@ one short record                 its last tenth
 """
 
 import bisect
-import difflib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
 
-from randommask.genome.store import Genome, Stretch
+from randommask.genome.store import Genome, Stretch, nearest_name
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.streams import stream
 
@@ -79,13 +78,9 @@ def describe_held_out(genome: Genome, parts: Parts, *, most: int = 5) -> str:
 def _named(genome: Genome, records: list[Stretch], names: Sequence[str]) -> Parts:
     for name in names:
         if name not in genome.names:
-            near = difflib.get_close_matches(name, genome.names, n=1)
-            known = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"the records are {', '.join(genome.names[:5])}" + (", ..." if len(genome.names) > 5 else ".")
+            raise UserError(
+                f"--held-out names {name!r}, but no record is called so; {nearest_name(name, genome.names)}"
             )
-            raise UserError(f"--held-out names {name!r}, but no record is called so; {known}")
     chosen = set(names)
     parts = Parts(
         [record for name, record in zip(genome.names, records, strict=True) if name not in chosen],

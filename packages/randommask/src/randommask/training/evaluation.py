@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from randommask.collator import RandomMaskCollator
-from randommask.genome.store import Genome, Stretch, known_stretches
+from randommask.genome.store import Genome, Stretch, known_stretches, pieces
 from randommask.identities import UNIFORM_ENTROPY, count_hidden
 from randommask.kmers import kmer_ids
 from randommask.masking import IGNORED
@@ -124,7 +124,8 @@ def log_frequencies(genome: Genome, stretches: Sequence[Stretch], *, k: int) -> 
     """Log of the k-mer frequencies of some stretches, each count one more than found: Float64[5 + 4^k], -inf at specials."""
     counts = numpy.zeros(5 + 4**k)
     for stretch in known_stretches(genome, stretches, longest_unknown=0, least=k):
-        counts += numpy.bincount(kmer_ids(genome.codes[stretch.start : stretch.stop], k), minlength=len(counts))
+        for start, stop in pieces(stretch, overlap=k - 1):
+            counts += numpy.bincount(kmer_ids(genome.codes[start:stop], k), minlength=len(counts))
     counts[5:] += 1
     with numpy.errstate(divide="ignore"):
         return torch.from_numpy(numpy.log(counts / counts.sum()))
