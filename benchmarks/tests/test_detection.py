@@ -199,6 +199,8 @@ def test_losses_and_their_weights_before_and_after_the_burn_in(tmp_path):
     assert student.calls == [(4, [1, 1, 1, 1])]  # both views of two labelled images
     with torch.no_grad():
         student.scale.fill_(3.0)
+    loss(1)
+    assert float(teacher.model.scale) == 1.0  # before the end of the burn-in it does not move
     assert loss(2) == 3 * (1111.0 + 4 * 101.0)  # no box loss of the teacher's boxes
     assert float(teacher.model.scale) == 3.0  # at the end of the burn-in it is the student
     assert student.calls[-1] == (2, [1, 1])  # strong views alone; one box of each above the threshold
