@@ -77,15 +77,18 @@ class ClassifierCentres(Reading):
                 without a host read. None means True.
         """
         linear = cast(nn.Linear, classifier)
-        pairs = [(self.classifier_weight, linear.weight)]
+        averages, targets = [self.classifier_weight], [linear.weight]
         if self.classifier_bias is not None:
-            pairs.append((self.classifier_bias, linear.bias))
-        for average, live in pairs:
-            target = live.to(average.dtype)
-            if step_taken is None:
-                average.lerp_(target, 1.0 - self.momentum)
-            else:  # a lerp with a NaN end point writes NaN whatever its weight is, hence the choice by `where`
-                torch.where(step_taken, average.lerp(target, 1.0 - self.momentum), average, out=average)
+            averages, targets = [*averages, self.classifier_bias], [*targets, linear.bias]
+        if targets[0].dtype != averages[0].dtype:
+            targets = [target.to(averages[0].dtype) for target in targets]
+        if step_taken is None:
+            # One call for both, as torch's optimizers make it; the stubs do not know it.
+            torch._foreach_lerp_(averages, targets, 1.0 - self.momentum)  # pyright: ignore[reportPrivateImportUsage]
+            return
+        for average, target in zip(averages, targets, strict=True):
+            # A lerp with a NaN end point writes NaN whatever its weight is, hence the choice by `where`.
+            torch.where(step_taken, average.lerp(target, 1.0 - self.momentum), average, out=average)
 
     def _linear(self, features: Tensor, classifier: nn.Linear, *, straight_through: bool) -> Tensor:
         check_width(features, classifier)
