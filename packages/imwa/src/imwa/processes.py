@@ -341,12 +341,13 @@ class AcrossProcesses:
 
     def _together(self, when: str, call: Callable[[], object]) -> None:
         """A collective call; its failure is a process that ended or hangs."""
-        with _lost(when):
+        with lost(when):
             call()
 
 
 @contextmanager
-def _lost(when: str) -> Iterator[None]:
+def lost(when: str) -> Iterator[None]:
+    """Give the failure of a collective call within the block its name: another process is lost."""
     try:
         yield
     except RuntimeError as error:

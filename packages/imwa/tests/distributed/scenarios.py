@@ -67,6 +67,7 @@ def spoiled(own, replica):
     if (replica.episode, replica.index) in {(0, 0), (1, 2), (1, 3)}:
         with torch.no_grad():
             own.model[0].weight[0, 0] = torch.nan
+            own.optimizer.state[own.model[0].weight]["momentum_buffer"][0, 0] = torch.nan
 
 
 def left_out(**settings):

@@ -15,6 +15,7 @@ from imwa.driver import IMWA
 from imwa.models.resnet_cifar import resnet32, small_resnet
 from imwa.replica import Replica
 from imwa.training.batches import Order, augmented, normalised, pixel_constants
+from imwa.training.company import Company
 from imwa.training.evaluation import Evaluation, evaluate
 from imwa.training.loop import Schedule
 from imwa.training.state import TrainingState
@@ -111,13 +112,14 @@ class Job:
         return self.prepare(images), self.training.labels[places].to(self.device)
 
 
-def build_job(config: "TrainConfig") -> Job:
+def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
     """Read the data, draw the long tail, build the model, the optimizer and the driver.
 
     Raises:
         UserError: the data, the imbalance, the model or the device cannot be used; the value and the mend are named.
     """
-    device = choose_device(config.device)
+    together = together or Company()
+    device = together.place(choose_device(config.device))
     everything, test = load_images(
         config.data,
         image_size=config.image_size,
@@ -125,6 +127,7 @@ def build_job(config: "TrainConfig") -> Job:
         seed=config.seed,
         download=config.download,
         data_folder=config.data_folder,
+        selection=config.selection(),
     )
     places, ranks = draw_long_tail(config, everything)
     training = everything.take(places)
@@ -151,7 +154,7 @@ def build_job(config: "TrainConfig") -> Job:
         unlabelled=int((everything.labels < 0).sum()),
         counts=count_by_class(training.labels, len(training.class_names)),
         split=split,
-        state=_build_state(config, model, device),
+        state=_build_state(config, model, device, together),
         schedule=_build_schedule(config),
         order=Order(len(training), batch_size=config.batch_size, seed=config.seed),
         shift=max(1, min(training.images.shape[-2:]) // 8),
@@ -251,7 +254,7 @@ def _try_model(model: nn.Module, config: "TrainConfig", *, channels: int, size: 
         raise UserError(f"--model {config.model} returns a {type(out).__name__}, not logits. Choose another --model.")
 
 
-def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device) -> TrainingState:
+def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device, together: Company) -> TrainingState:
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
@@ -266,6 +269,10 @@ def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device) 
         seed=config.seed,
         optimizer_state=config.optimizer_state,
         carry={"scaler": scaler},
+        group=together.group,
+        deterministic=config.deterministic,
+        batch_norm=config.batch_norm,
+        on_nan=config.on_nan.replace("-", " "),
     )
     return TrainingState(model, optimizer, scaler, iterative, losses=torch.zeros(2, device=device))
 

@@ -1,12 +1,15 @@
 """`imwa train DATA`: train an image classifier by iterated weight averaging, or one of its controls, and evaluate it."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from imwa import __version__
 from imwa.commands.job import Job, build_job, plan_of, recipe
+from imwa.processes import ProcessLost
+from imwa.training.company import Company, company
 from imwa.training.loop import Surroundings
 from imwa.training.loop import train as train_loop
 from imwa.training.report import averages, draw_figures, final_numbers, summary, units
@@ -14,7 +17,7 @@ from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.model_folder import ModelCard, write_model
-from scarce_common_utils.options import ImageDataOptions, RunOptions
+from scarce_common_utils.options import ImageDataOptions, RunOptions, choose_device
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
@@ -67,6 +70,17 @@ class TrainConfig(RunOptions, ImageDataOptions):
     optimizer_state: Annotated[
         Literal["average", "local", "reset"], Option("What becomes of the momentum when an episode ends")
     ] = "average"
+    batch_norm: Annotated[
+        Literal["average", "pooled"],
+        Option("BatchNorm's running variances: averaged, or those of the replicas' mixture"),
+    ] = "average"
+    on_nan: Annotated[
+        Literal["stop", "leave-out"],
+        Option("What a replica that diverged does: stop the run, or stay out of the average"),
+    ] = "stop"
+    deterministic: Annotated[
+        bool, Option("With several processes, sum in replica order: the bits of one process, for more traffic")
+    ] = False
     model: Annotated[str, Option("small (8 layers, for 8x8 to 32x32), resnet32, or a torchvision model's name")] = (
         "small"
     )
@@ -104,7 +118,7 @@ class TrainConfig(RunOptions, ImageDataOptions):
         if self.resume is not None:
             return
         unused = {
-            "single": ("replicas", "episodes", "optimizer_state"),
+            "single": ("replicas", "episodes", "optimizer_state", "batch_norm", "on_nan", "deterministic"),
             "mwa": ("episodes", "optimizer_state"),
             "imwa": (),
         }
@@ -122,9 +136,57 @@ class TrainConfig(RunOptions, ImageDataOptions):
 
 def train(config: TrainConfig) -> None:
     """Train an image classifier by iterated weight averaging, or one of its controls, and evaluate it by class."""
+    with company(choose_device(config.device)) as together:
+        try:
+            _train(config, together)
+        except ProcessLost as error:
+            raise UserError(f"{error} --resume with the run folder goes on from the last finished episode.") from error
+
+
+def _train(config: TrainConfig, together: Company) -> None:
     began = time.monotonic()
     run, config = begin(config, package="imwa", command="train", may_change=MAY_CHANGE)
-    job = build_job(config)
+    refuse_company(config, together)
+    if run is not None:
+        together.checkpoints(run.checkpoints)
+    with together.first_goes_first():
+        job = build_job(config, together)
+    if together.first:
+        tell(config, job)
+    if run is None:
+        options = plain_config(job.config)
+
+        def create() -> str:
+            made = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
+            return str(made.path)
+
+        run = RunFolder(Path(together.first_does(create)), package="imwa", command="train", config=options)
+    if together.first:
+        check_split(run, job.split, place=job.training.place)
+    if config.resume is not None:
+        resume(run, job, together)
+    with threads(job.config.threads):
+        fit(run, job, together)
+        if together.first:
+            finish(run, job, seconds=time.monotonic() - began)
+
+
+def refuse_company(config: TrainConfig, together: Company) -> None:
+    """Refuse more processes than the run has replicas.
+
+    Raises:
+        UserError: both numbers are named.
+    """
+    replicas = plan_of(config)[0]
+    if replicas < together.size:
+        raise UserError(
+            f"{together.size} processes were started, but --method {config.method} trains {replicas} "
+            f"replica{'s' if replicas > 1 else ''}, and each process needs one. Start {replicas}, or raise --replicas."
+        )
+
+
+def tell(config: TrainConfig, job: Job) -> None:
+    """Say what is run otherwise than it was asked for."""
     if config.method == "imwa" and config.episodes > config.steps:
         to_stderr(
             f"imwa: --episodes is {config.episodes}, but the run has {config.steps} steps; it is run with {config.steps}."
@@ -134,28 +196,35 @@ def train(config: TrainConfig) -> None:
         to_stderr(
             f"imwa: {job.unlabelled} {'image' if one else 'images'} without a label {'is' if one else 'are'} not used"
         )
-    if run is None:
-        options = plain_config(job.config)
-        run = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
-    check_split(run, job.split, place=job.training.place)
-    if config.resume is not None:
-        digest = run.digest
-        load_newest(run, lambda state: job.state.load_state_dict(state, digest=digest))
+
+
+def resume(run: RunFolder, job: Job, together: Company) -> None:
+    """Go on from the newest checkpoint that every process has."""
+    if together.alone:
+        load_newest(run, lambda state: job.state.load_state_dict(state, digest=run.digest))
+    else:
+        state = together.newest_common(together.checkpoints(run.checkpoints), to_stderr)
+        if state is not None:
+            try:
+                job.state.load_state_dict(state, digest=run.digest)
+            except ValueError as error:
+                raise UserError(f"A checkpoint in {run.checkpoints} does not fit this run: {error}") from error
+    if together.first:
         run.cut_metrics(job.state.done)
         to_stderr(f"imwa: goes on at step {job.state.done} of {job.replicas * job.schedule.steps}")
-    with threads(job.config.threads):
-        fit(run, job)
-        finish(run, job, seconds=time.monotonic() - began)
 
 
-def fit(run: RunFolder, job: Job) -> None:
+def fit(run: RunFolder, job: Job, together: Company) -> None:
     """Train to the end, with progress, metrics and checkpoints."""
+    checkpoints = together.checkpoints(run.checkpoints)
 
     def save() -> None:
         state = job.state.state_dict(digest=run.digest, version=__version__)
-        save_checkpoint(run.checkpoints, step=job.state.done, state=state)
+        save_checkpoint(checkpoints, step=job.state.done, state=state)
 
-    with Progress(job.replicas * job.schedule.steps, "steps", label="imwa", start=job.state.done) as bar:
+    own = len(job.state.iterative.own)
+    total, done = own * job.schedule.steps, job.state.done * own // job.replicas
+    with Progress(total, "steps", label="imwa", start=done) if together.first else nullcontext(Silence()) as bar:
         around = Surroundings(
             batch=job.batch,
             autocast=job.autocast,
@@ -164,8 +233,16 @@ def fit(run: RunFolder, job: Job) -> None:
             save=save,
             bar=bar,
             finished=lambda model: {"recomputed_accuracy": job.recomputed(model).accuracy},
+            company=together,
         )
         train_loop(job.state, job.schedule, around=around)
+
+
+class Silence:
+    """Progress of a process that does not speak."""
+
+    def advance(self, count: int = 1, **shown: float) -> None:
+        """Say nothing."""
 
 
 def finish(run: RunFolder, job: Job, *, seconds: float) -> None:

@@ -3,17 +3,21 @@
 A line of metrics bears as `step` the number, from 0, of the last optimizer step that it counts, over all replicas in the
 order in which they train. Everything that is logged of a step comes before a checkpoint of it; the checkpoint of an
 episode's last step is written after its average was evaluated. So a resumed run repeats no line and misses none.
+
+With several processes each trains its own replicas; lines and accuracies come together in process 0 at an episode's end, in
+the order in which one process would have written them, and checkpoints are taken at ends of episodes alone.
 """
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from imwa.replica import Replica
+from imwa.training.company import Company
 from imwa.training.schedule import learning_rate
 from imwa.training.state import TrainingState
 from imwa.training.step import train_step
@@ -61,6 +65,7 @@ class Surroundings:
         save: writes a checkpoint of the state.
         bar: shows progress.
         finished: called on the last average before its checkpoint; its numbers join the average's line.
+        company: the processes that train this run.
     """
 
     batch: Callable[[Replica, int], tuple[Tensor, Tensor]]
@@ -70,6 +75,7 @@ class Surroundings:
     save: Callable[[], Any]
     bar: Bar
     finished: Callable[[nn.Module], dict[str, float]]
+    company: Company = field(default_factory=Company)
 
 
 def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> None:
@@ -77,10 +83,14 @@ def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> 
 
     Raises:
         UserError: a loss was not finite; the steps and the replica are named, and nothing after them is kept.
+        ProcessLost: another process of the company ended.
     """
     loop = _Loop(state, schedule, around)
     state.iterative.after_average = loop.on_average
     for replica in state.iterative:
+        before = state.iterative.plan.border(replica.episode) * state.iterative.plan.replicas
+        before += replica.index * (replica.steps.stop - replica.steps.start)
+        state.done = before + replica.steps.following - replica.steps.start
         for step in replica.steps:
             loop.step(replica, step)
 
@@ -89,6 +99,13 @@ class _Loop:
     def __init__(self, state: TrainingState, schedule: Schedule, around: Surroundings) -> None:
         self.state, self.schedule, self.around = state, schedule, around
         self.shown: dict[str, float] = {}
+        self.pending: list[tuple[int, dict[str, Any]]] = []  # lines of this episode that process 0 has not got yet
+
+    def log(self, step: int, **numbers: Any) -> None:
+        if self.around.company.alone:
+            self.around.log(step, **numbers)
+        else:
+            self.pending.append((step, numbers))
 
     def step(self, replica: Replica, step: int) -> None:
         state, schedule, around = self.state, self.schedule, self.around
@@ -107,31 +124,43 @@ class _Loop:
         if numbers:
             self.shown |= {name: numbers[name] for name in ("loss", "accuracy") if name in numbers}
             where = {"episode": replica.episode, "replica": replica.index, "global_step": step}
-            around.log(state.done - 1, **where, **numbers)
-        if state.done % schedule.checkpoint_every == 0 and not last_of_episode:
+            self.log(state.done - 1, **where, **numbers)
+        if state.done % schedule.checkpoint_every == 0 and not last_of_episode and around.company.alone:
             self.save(replica, step)
         around.bar.advance(1, **self.shown)
 
     def on_average(self, episode: int, model: nn.Module) -> None:
-        """Evaluate the average and set it against its replicas; then the checkpoint that was due at this step."""
-        state, around = self.state, self.around
-        accuracy = around.accuracy(model)
-        replicas = state.replica_accuracies
-        mean = sum(replicas) / len(replicas)
-        numbers = {"average_accuracy": accuracy, "replica_accuracy": mean, "gain": accuracy - mean}
-        last = episode == state.iterative.plan.episodes - 1
-        if last:
-            numbers |= around.finished(model)
-        around.log(state.done - 1, episode=episode, global_step=state.iterative.plan.border(episode + 1) - 1, **numbers)
-        state.replica_accuracies = []
-        self.shown["gain"] = numbers["gain"]
-        if last or state.done % self.schedule.checkpoint_every == 0:
+        """Bring the replicas' lines together, judge the average; then the checkpoint that fell due in this episode."""
+        state, around, plan = self.state, self.around, self.state.iterative.plan
+        begin, state.done = plan.border(episode) * plan.replicas, plan.border(episode + 1) * plan.replicas
+        everyone = around.company.gather((self.pending, state.replica_accuracies))
+        self.pending, state.replica_accuracies = [], []
+        last = episode == plan.episodes - 1
+        if around.company.first:
+            for step, numbers in (line for lines, _ in everyone for line in lines):
+                around.log(step, **numbers)
+            numbers = self.judge(episode, model, [value for _, values in everyone for value in values], last=last)
+            around.log(state.done - 1, episode=episode, global_step=plan.border(episode + 1) - 1, **numbers)
+            self.shown["gain"] = numbers["gain"]
+        every = self.schedule.checkpoint_every
+        due = state.done % every == 0 or (not around.company.alone and state.done // every > begin // every)
+        if last or due:
             around.save()
+
+    def judge(self, episode: int, model: nn.Module, replicas: list[float], *, last: bool) -> dict[str, float]:
+        """The average against its replicas, those that were left out apart."""
+        out = {index for number, index, _ in self.state.iterative.left_out if number == episode}
+        kept = [value for index, value in enumerate(replicas) if index not in out]
+        accuracy, mean = self.around.accuracy(model), sum(kept) / len(kept)
+        numbers = {"average_accuracy": accuracy, "replica_accuracy": mean, "gain": accuracy - mean}
+        if out:
+            numbers["left_out"] = float(len(out))
+        return numbers | (self.around.finished(model) if last else {})
 
     def read_loss(self, replica: Replica, step: int) -> float:
         """Mean loss since the last reading, on the host; the sum starts anew."""
         total, count = self.state.losses.tolist()
-        if not math.isfinite(total):
+        if not math.isfinite(total) and self.state.iterative.on_nan == "stop":
             first = max(step - int(count) + 1, replica.steps.start)
             where = f"at step {step}" if first == step else f"between steps {first} and {step}"
             raise UserError(
@@ -143,6 +172,6 @@ class _Loop:
 
     def save(self, replica: Replica, step: int) -> None:
         """Write a checkpoint, but never one of a run whose loss is not finite."""
-        if not math.isfinite(float(self.state.losses[0])):
+        if not math.isfinite(float(self.state.losses[0])) and self.state.iterative.on_nan == "stop":
             self.read_loss(replica, step)
         self.around.save()

@@ -1,0 +1,139 @@
+"""`imwa train` started by torchrun: two and four gloo processes against one, a kill and a resume, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imwa.training.company import Company
+from scarce_common_utils.errors import UserError
+
+WORDS = [
+    "train",
+    "digits",
+    "--imbalance",
+    "20",
+    "--replicas",
+    "4",
+    "--episodes",
+    "3",
+    "--steps",
+    "9",
+    "--batch-size",
+    "16",
+]
+CODE = "import sys; from imwa.commands import main; sys.exit(main(sys.argv[1:]))"
+
+
+def launch(processes, words, folder):
+    """A started run; torchrun's own variables, without its agent, so that each process's exit can be looked at."""
+    (folder / "code.py").write_text(CODE)
+    launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += [] if processes == 1 else ["--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [*launcher, str(folder / "code.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def finished(processes, words, folder):
+    process = launch(processes, words, folder)
+    out, error = process.communicate(timeout=200)
+    return process.returncode, out, error
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(run):
+    return json.loads((run / "result.json").read_text())["numbers"]
+
+
+def same_model(one, other):
+    here, there = (load_file(run / "model" / "model.safetensors") for run in (one, other))
+    return all(torch.equal(value, there[name]) for name, value in here.items())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    code, _, error = finished(1, [*WORDS, "--out", str(folder / "run")], folder)
+    assert code == 0, error
+    return folder / "run"
+
+
+def test_four_processes_write_the_run_of_one(alone, tmp_path):
+    run, processes = tmp_path / "run", 4
+    code, out, error = finished(processes, [*WORDS, "--deterministic", "--out", str(run)], tmp_path)
+    assert code == 0, error
+    assert lines(run) == lines(alone)
+    assert numbers(run) == numbers(alone)
+    assert same_model(run, alone)
+    assert out.count("Run folder:") == 1
+    folders = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert folders == [f"process-{rank}-of-{processes}" for rank in range(processes)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc")
+def test_two_processes_killed_within_an_episode_resume_to_the_bits_of_one(alone, tmp_path):
+    run = tmp_path / "run"
+    process = launch(2, [*WORDS, "--deterministic", "--out", str(run), "--checkpoint-every", "1"], tmp_path)
+    deadline = time.monotonic() + 150
+    while not list((run / "checkpoints").glob("process-1-of-2/step-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)  # the agent
+    for pid in children_of(run):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "result.json").exists()
+    code, _, error = finished(2, ["train", "--resume", str(run)], tmp_path)
+    assert code == 0, error
+    assert "goes on at step" in error
+    assert lines(run) == lines(alone)
+    assert same_model(run, alone)
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path):
+    (tmp_path / "process-1-of-2").mkdir()
+    assert Company(group=object(), rank=1, size=2).checkpoints(tmp_path).name == "process-1-of-2"
+    for other in (Company(), Company(group=object(), rank=0, size=4)):
+        with pytest.raises(UserError, match=f"was begun with 2 processes, and {other.size} were started"):
+            other.checkpoints(tmp_path)
+    (tmp_path / "process-1-of-2").rmdir()
+    (tmp_path / "step-00000003.pt").touch()
+    assert Company().checkpoints(tmp_path) == tmp_path
+    with pytest.raises(UserError, match="was begun with 1 processes"):
+        Company(group=object(), rank=0, size=4).checkpoints(tmp_path)
+
+
+def children_of(run):
+    """Processes that have this run folder in their command line."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+            except OSError:
+                continue
+            if str(run).encode() in words:
+                found.append(int(entry))
+    return found
+
+
+def test_more_processes_than_replicas_are_refused(tmp_path):
+    code, _, error = finished(2, ["train", "digits", "--method", "single", "--out", str(tmp_path / "run")], tmp_path)
+    assert code != 0
+    assert "2 processes were started, but --method single trains 1 replica" in error
+    assert not (tmp_path / "run").exists()
