@@ -26,8 +26,7 @@ def test_accuracy_and_confusion():
     labels[:7] = 1
     found = evaluate(
         model,
-        images,
-        labels=labels,
+        zip(images.split(512), labels.split(512), strict=True),
         classes=2,
         constants=(torch.full((1, 1, 1, 1), 100.0), torch.ones(1, 1, 1, 1)),
         channels=1,

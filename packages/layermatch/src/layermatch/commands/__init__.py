@@ -1,4 +1,4 @@
-"""The command line: `layermatch train DATA ...`."""
+"""The command line: `layermatch train DATA ...`, `layermatch predict RUN IMAGES...`, `layermatch evaluate RUN DATA`."""
 
 import os
 import sys
@@ -13,12 +13,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
+    from layermatch.commands.evaluate import EvaluateConfig, evaluate
     from layermatch.commands.launch import is_main_process
+    from layermatch.commands.predict import PredictConfig, predict
     from layermatch.commands.train import HINTS, TrainConfig, train
     from scarce_common_utils.command_line import Command, run_commands
 
+    commands = {
+        "train": Command(train, TrainConfig, HINTS),
+        "predict": Command(predict, PredictConfig),
+        "evaluate": Command(evaluate, EvaluateConfig),
+    }
     with nullcontext() if is_main_process() else silence():
-        return run_commands("layermatch", __version__, {"train": Command(train, TrainConfig, HINTS)}, argv)
+        return run_commands("layermatch", __version__, commands, argv)
 
 
 @contextmanager

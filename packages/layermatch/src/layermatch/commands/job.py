@@ -1,7 +1,8 @@
 """From the options of `layermatch train` to everything that a run needs; refuses what cannot work, and writes nothing."""
 
-import hashlib
+import os
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,9 @@ from layermatch.commands.criterion import build_criterion, momentum, threshold, 
 from layermatch.commands.launch import Place
 from layermatch.commands.network import build_split, check_model
 from layermatch.data.batches import Batches
+from layermatch.data.streaming import StreamedBatches, choose_workers, image_parts
 from layermatch.training.ema import ModelAverage
-from layermatch.training.evaluation import Evaluation, evaluate
+from layermatch.training.evaluation import IMAGES_AT_ONCE, Evaluation, evaluate
 from layermatch.training.guard import NonFinite, fill_momentum
 from layermatch.training.loop import Plan
 from layermatch.training.schedule import half_life_momentum
@@ -24,7 +26,8 @@ from layermatch.views.normalise import Normalisation, constants_on, measure
 from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.images import ImageSet, data_name, load_images
+from scarce_common_utils.image_sets import AnyImages, images_for_statistics
+from scarce_common_utils.images import StoredImages, data_digest, data_name, open_images, some_images
 from scarce_common_utils.streams import stream
 from scarce_common_utils.subsets import few_labels
 
@@ -43,8 +46,8 @@ class Job:
     config: "TrainConfig"
     name: str
     data_name: str
-    training: ImageSet
-    test: ImageSet
+    training: AnyImages
+    test: AnyImages
     split: dict[str, Any]
     state: TrainingState
     plan: Plan
@@ -52,6 +55,7 @@ class Job:
     views: ViewSettings
     normalisation: Normalisation
     place: Place
+    workers: int
 
     def autocast(self) -> torch.autocast:
         """Context of a forward pass in the run's precision."""
@@ -69,8 +73,7 @@ class Job:
         """Of the averaged model on the test images."""
         return evaluate(
             self.averaged,
-            self.test.images,
-            labels=self.test.labels,
+            image_parts(self.test, at_once=IMAGES_AT_ONCE, workers=self.workers),
             classes=len(self.test.class_names),
             constants=self.views.constants,
             channels=self.views.channels,
@@ -79,7 +82,7 @@ class Job:
 
     def example_views(self, count: int = 8) -> dict[str, Tensor]:
         """Some images, their weak and their strong views, UInt8[count C H W] on the CPU, with the draws of step 0."""
-        images = self.training.images[:: max(1, len(self.training) // count)][:count]
+        images = some_images(self.training, count)
         options: dict[str, Any] = {"shift": self.views.shift, "mirror": self.views.mirror}
         weak = weak_views(images, generator=stream(self.config.seed, "weak", 0), **options)
         strong = strong_views(images, generator=stream(self.config.seed, "strong", 0), **options)
@@ -117,63 +120,98 @@ def build_job(config: "TrainConfig", place: Place) -> Job:
         UserError: the data, the split, the model or the device cannot be used; the value and the mend are named.
     """
     device = place.device
-    training, test = load_images(
-        config.data,
-        image_size=config.image_size,
-        test_share=config.test_share,
-        seed=config.seed,
-        download=config.download,
-        data_folder=config.data_folder,
-    )
+    training, test = read_data(config)
     labelled = draw_labelled(config, training)
-    config = resolved(config, side=max(training.images.shape[-2:]))
-    split = build_split(config, classes=len(training.class_names), size=training.images.shape[1:])
-    channels = check_model(config, split, size=training.images.shape[1:])
+    config = resolved(config, side=max(training.shape[-2:]))
+    size = torch.Size(training.shape)
+    split = build_split(config, classes=len(training.class_names), size=size, rank=place.processes.rank)
+    channels = check_model(config, split, size=size)
     # Pixel work needs 64-bit numbers, which MPS does not have.
     pixels = torch.device("cpu") if device.type == "mps" else device
     split.to(device)
     if config.channels_last:
         split.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (in torch's docs, not in its stubs)
     state = build_state(config, split, place, classes=len(training.class_names), images=len(training))
-    normalisation = measure(training.images)
+    normalisation = measure(images_for_statistics(training))
     views = ViewSettings(
         seed=config.seed,
-        shift=max(1, min(training.images.shape[-2:]) // 8),
+        shift=max(1, min(training.shape[-2:]) // 8),
         mirror=training.mirrored,
         constants=constants_on(normalisation, pixels),
         channels=channels,
         layout=layout(config),
-        strong=strong_views if "strong" in state.criterion.needs else None,
+        strong=partial(strong_views, form=config.views) if "strong" in state.criterion.needs else None,
     )
-    assert config.unlabelled_ratio is not None
-    batches = Batches(
-        training.images.to(pixels),
-        training.labels.to(pixels),
-        labelled_indices=labelled,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        unlabelled_ratio=config.unlabelled_ratio,
-        with_unlabelled=state.criterion.needs_unlabelled,
-    )
+    workers = choose_workers(config.workers, max(1, (os.cpu_count() or 1) // place.processes.count))
     name = data_name(config.data)
     return Job(
         config=config,
         name=f"layermatch-{name}-{config.method}-seed-{config.seed}",
         data_name=name,
         training=training,
-        test=replace(test, images=test.images.to(pixels), labels=test.labels.to(pixels)),
+        test=on_device(test, pixels),
         split={
             "seed": config.seed,
-            "labels_sha256": hashlib.sha256(training.labels.numpy().tobytes()).hexdigest(),
+            "training_sha256": data_digest(training),
+            "test_sha256": data_digest(test),
             "labelled": labelled.tolist(),
         },
         state=state,
         plan=build_plan(config),
-        batches=batches,
+        batches=build_batches(
+            config, on_device(training, pixels), labelled, state=state, pixels=pixels, workers=workers
+        ),
         views=views,
         normalisation=normalisation,
         place=place,
+        workers=workers,
     )
+
+
+def read_data(config: "TrainConfig") -> tuple[AnyImages, AnyImages]:
+    """Training and test images; the same for every method, so that runs compare in pairs."""
+    return open_images(
+        config.data,
+        image_size=config.image_size,
+        test_share=config.test_share,
+        seed=config.seed,
+        download=config.download,
+        data_folder=config.data_folder,
+        selection=config.selection(unlabelled=True),
+        in_memory=config.in_memory,
+    )
+
+
+def on_device(images: AnyImages, device: torch.device) -> AnyImages:
+    """Images in memory, moved to the device; images on disk as they are."""
+    if isinstance(images, StoredImages):
+        return images
+    return replace(images, images=images.images.to(device), labels=images.labels.to(device))
+
+
+def build_batches(
+    config: "TrainConfig",
+    images: AnyImages,
+    labelled: Tensor,
+    *,
+    state: TrainingState,
+    pixels: torch.device,
+    workers: int,
+) -> Batches:
+    """This process's part of the batches, from memory or from disk."""
+    assert config.unlabelled_ratio is not None
+    processes = state.processes
+    options: dict[str, Any] = {
+        "labelled_indices": labelled,
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "unlabelled_ratio": config.unlabelled_ratio,
+        "with_unlabelled": state.criterion.needs_unlabelled,
+        "part": (processes.rank, processes.count),
+    }
+    if isinstance(images, StoredImages):
+        return StreamedBatches(images, **options, device=pixels, stop=config.steps, workers=workers)
+    return Batches(images.images, images.labels, **options)
 
 
 def layout(config: "TrainConfig") -> torch.memory_format:
@@ -181,7 +219,7 @@ def layout(config: "TrainConfig") -> torch.memory_format:
     return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
-def draw_labelled(config: "TrainConfig", training: ImageSet) -> Tensor:
+def draw_labelled(config: "TrainConfig", training: AnyImages) -> Tensor:
     """Places of the images whose labels may be used, Int64[L]."""
     known = training.labels >= 0
     if config.labels_per_class is not None:
@@ -210,7 +248,7 @@ def build_state(config: "TrainConfig", split: SplitModel, place: Place, *, class
     ]
     optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=NESTEROV_MOMENTUM, nesterov=True, fused=True)
     fill_momentum(optimizer)
-    average = ModelAverage(split, momentum=config.ema_momentum)
+    average = ModelAverage(split, momentum=config.ema_momentum, flat=True)
     if config.compile:  # after the average is copied, which is evaluated uncompiled
         split.compile()
     separate = SeparateForwards(split) if "unlabelled" in criterion.needs and "strong" not in criterion.needs else None

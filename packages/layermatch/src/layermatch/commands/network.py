@@ -21,27 +21,41 @@ if TYPE_CHECKING:
     from layermatch.commands.train import TrainConfig
 
 
-def build_split(config: "TrainConfig", *, classes: int, size: torch.Size) -> SplitModel:
+def build_split(config: "TrainConfig", *, classes: int, size: torch.Size, rank: int = 0) -> SplitModel:
     """The model by name, its weights drawn from the stream "init", cut before its classifier.
+
+    Args:
+        config: names the model and the seed.
+        classes: K.
+        size: (C, H, W).
+        rank: of the process; the weights are the same in all, dropout's later draws are each one's own.
 
     Raises:
         UserError: the name is unknown, torchvision is missing, or the model has no linear classifier.
     """
     channels, height, width = size
     seed_random_state(stream_seed(config.seed, "init"))
-    if config.model == "small":
-        model: nn.Module = small_wide_resnet(classes, channels=channels, side=max(height, width))
-    elif config.model == "cnn":
-        model = SmallCNN(classes, channels=channels)
-    elif config.model in PUBLISHED:
-        model = published_wide_resnet(config.model, classes, channels=channels)
-    else:
-        model = torchvision_model(config.model, classes, ours=("small", "cnn", *PUBLISHED), package="layermatch")
-    seed_random_state(stream_seed(config.seed, "dropout"))
+    model = build_model(config.model, classes, channels=channels, side=max(height, width))
+    seed_random_state(stream_seed(config.seed, "dropout", *([rank] if rank else [])))
     try:
         return split_classifier(model)
     except ValueError as error:
         raise UserError(f"--model {config.model} cannot be used: {error}") from error
+
+
+def build_model(name: str, classes: int, *, channels: int, side: int) -> nn.Module:
+    """The whole network by name.
+
+    Raises:
+        UserError: the name is unknown, or torchvision is missing.
+    """
+    if name == "small":
+        return small_wide_resnet(classes, channels=channels, side=side)
+    if name == "cnn":
+        return SmallCNN(classes, channels=channels)
+    if name in PUBLISHED:
+        return published_wide_resnet(name, classes, channels=channels)
+    return torchvision_model(name, classes, ours=("small", "cnn", *PUBLISHED), package="layermatch")
 
 
 def recipe(model: str) -> tuple[str, str]:

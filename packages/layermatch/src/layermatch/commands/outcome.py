@@ -52,7 +52,7 @@ def model_card(job: Job, *, accuracy: float, mean: float | None) -> ModelCard:
     """What the written model's card says; `accuracy` is the model's own, `mean` that of the last evaluations, in percent."""
     config = job.config
     builder, build = recipe(config.model)
-    height, width = job.training.images.shape[-2:]
+    height, width = job.training.shape[-2:]
     tested = f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}"
     return ModelCard(
         title=f"{config.model}, trained by layermatch on {job.data_name}",

@@ -14,7 +14,7 @@ from layermatch.training.loop import Outlets
 from layermatch.training.loop import train as train_loop
 from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
-from scarce_common_utils.options import ImageDataOptions, RunOptions
+from scarce_common_utils.options import ImageDataOptions, RunOptions, StreamingOptions
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, load_newest, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
@@ -58,11 +58,11 @@ HINTS = {
     "no_grad_relu": "--grad-relu off",
 }
 # What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
-MAY_CHANGE = ("device", "download", "data_folder", "tracker")
+MAY_CHANGE = ("device", "download", "data_folder", "tracker", "in_memory", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunOptions, ImageDataOptions):
+class TrainConfig(RunOptions, ImageDataOptions, StreamingOptions):
     """Options of `layermatch train`."""
 
     labels_per_class: Annotated[
@@ -133,6 +133,9 @@ class TrainConfig(RunOptions, ImageDataOptions):
             "Of torch on a CPU; by default 1 for the small model on images up to 16x16, else torch's choice", at_least=1
         ),
     ] = None
+    views: Annotated[
+        Literal["usb", "torchssl", "fixmatch-pytorch"], Option("Which published code the strong views follow")
+    ] = "usb"
     accumulate: Annotated[
         int,
         Option("Equal parts that each process's batch is computed in, one after the other, to save memory", at_least=1),

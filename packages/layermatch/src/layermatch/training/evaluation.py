@@ -3,6 +3,8 @@
 Letters   N images, C channels, H W pixels, K classes.
 """
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -24,39 +26,38 @@ class Evaluation(NamedTuple):
 @torch.no_grad()
 def evaluate(
     model: SplitModel,
-    images: Tensor,
+    parts: Iterable[tuple[Tensor, Tensor]],
     *,
-    labels: Tensor,
     classes: int,
     constants: tuple[Tensor, Tensor],
     channels: int,
-    autocast: torch.autocast,
+    autocast: AbstractContextManager,
 ) -> Evaluation:
     """Run the model in eval mode; its mode is put back.
 
     Args:
         model: images -> features, with `.classifier`.
-        images: UInt8[N C H W].
-        labels: Int64[N] in 0..K-1.
+        parts: the images a few at a time, UInt8[n C H W], with their labels Int64[n] in 0..K-1.
         classes: K.
-        constants: normalisation, from `constants_on`, on the images' device.
+        constants: normalisation, from `constants_on`.
         channels: what the network takes.
         autocast: context of the forward pass.
     """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
-    predicted = []
+    table = torch.zeros(classes**2, dtype=torch.int64, device=device)
     model.eval()
     try:
-        for part in images.split(IMAGES_AT_ONCE):
+        for images, labels in parts:
+            pixels = normalise(images.to(constants[0].device), constants, channels=channels)
             with autocast:
-                predicted.append(model.logits(normalise(part, constants, channels=channels).to(device)).argmax(1))
+                predicted = model.logits(pixels.to(device)).argmax(1)
+            table += torch.bincount(labels.to(device) * classes + predicted, minlength=classes**2)
     finally:
         for module, mode in modes:
             module.training = mode
-    pairs = labels.to(device) * classes + torch.cat(predicted)
-    table = torch.bincount(pairs, minlength=classes**2).view(classes, classes).cpu()
-    return Evaluation(100.0 * float(table.diagonal().sum()) / len(labels), table)
+    confusion = table.view(classes, classes).cpu()
+    return Evaluation(100.0 * float(confusion.diagonal().sum()) / max(int(confusion.sum()), 1), confusion)
 
 
 def row_norm(classifier: nn.Module) -> float:

@@ -62,6 +62,10 @@ class KeptBuffers:
     @torch.no_grad()
     def put_back(self, *, unless: Tensor | None = None) -> None:
         """Give the buffers what was kept; where the Bool[] `unless` is True they stay, without a host read."""
+        if unless is not None and unless.device.type == "cpu":  # in the host's own memory: nothing is waited for
+            if unless.numpy():
+                return
+            unless = None
         if unless is None:
             _copy(self._live, self._kept)
             return

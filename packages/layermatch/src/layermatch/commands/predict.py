@@ -1,0 +1,122 @@
+"""`layermatch predict RUN IMAGES...`: the classes of new images, as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from layermatch.commands.trained import Trained, load_trained
+from scarce_common_utils.checkpoints import write_atomically
+from scarce_common_utils.command_line import Operands, Option
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.image_decoding import attempt_all, decode, fit
+from scarce_common_utils.image_folders import images_below
+from scarce_common_utils.run_folder import to_stderr
+
+IMAGES_AT_ONCE = 256
+BAD_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Options of `layermatch predict`."""
+
+    words: Annotated[
+        tuple[str, ...], Operands("RUN IMAGES", "A finished run's folder, then images or folders of images")
+    ] = ()
+    top: Annotated[int, Option("How many classes to name for each image, the likeliest first", at_least=1)] = 1
+    output: Annotated[Path | None, Option("CSV file to write; by default standard output", short="-o")] = None
+    device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
+    given: frozenset[str] = frozenset()
+
+
+def predict(config: PredictConfig) -> None:
+    """Say which class each image belongs to, and with which confidence, by a trained run."""
+    if len(config.words) < 2:
+        raise UserError("Give a run folder and then images: layermatch predict RUN IMAGES...")
+    trained = load_trained(Path(config.words[0]), device=config.device)
+    if config.top > len(trained.class_names):
+        raise UserError(f"--top is {config.top}, and the model knows {len(trained.class_names)} classes.")
+    files = find_images(config.words[1:])
+    text = as_csv(files, predict_files(trained, files), trained.class_names, top=config.top)
+    if config.output is None:
+        print(text, end="")
+        return
+    write_atomically(config.output, text.encode())
+    to_stderr(f"layermatch: {len(files)} images, {config.output}")
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """The files named, and those below the folders named, each once and in that order.
+
+    Raises:
+        UserError: a name is neither file nor folder, or a folder holds no image.
+    """
+    files: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if not path.exists():
+            raise UserError(f"{name} is neither a file nor a folder.")
+        found = images_below(path) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{name} holds no image.")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def predict_files(trained: Trained, files: Sequence[Path]) -> Tensor:
+    """Float32[N K], the probabilities of each file's classes.
+
+    Raises:
+        UserError: some files cannot be read, or do not fit the model; the first are listed, and nothing was written.
+    """
+    bad: list[str] = []
+    found: list[Tensor] = []
+    for start in range(0, len(files), IMAGES_AT_ONCE):
+        part = files[start : start + IMAGES_AT_ONCE]
+        pixels = []
+        for index, image in attempt_all(part, lambda file: read(file, trained.shape)):
+            if isinstance(image, Exception):
+                bad.append(f"{part[index]} ({str(image).splitlines()[0][:80] if str(image) else type(image).__name__})")
+            else:
+                pixels.append(image)
+        if not bad:
+            found.append(trained.probabilities(torch.stack(pixels)))
+    if bad:
+        more = f", and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
+        raise UserError(
+            f"{len(bad)} of {len(files)} images cannot be used: {'; '.join(bad[:BAD_SHOWN])}{more}. Mend or leave them out."
+        )
+    return torch.cat(found)
+
+
+def read(file: Path, shape: tuple[int, int, int]) -> Tensor:
+    """UInt8[C H W], brought to the size that the model was trained on as training brings its own.
+
+    Raises:
+        ValueError: it is in colour and the model was trained on grey images.
+    """
+    array = decode(file)
+    if shape[0] == 1 and array.ndim == 3:
+        if (array != array[:, :, :1]).any():
+            raise ValueError("in colour, and the model was trained on grey images")
+        array = array[:, :, 0]
+    return torch.from_numpy(fit(array, shape=shape))
+
+
+def as_csv(files: Sequence[Path], probabilities: Tensor, class_names: Sequence[str], *, top: int) -> str:
+    """Lines path, class, confidence, and class_2, confidence_2 and so on, with a head line."""
+    confidences, classes = probabilities.topk(top, dim=1)
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    more = [f"{name}_{place}" for place in range(2, top + 1) for name in ("class", "confidence")]
+    lines.writerow(["path", "class", "confidence", *more])
+    for file, values, numbers in zip(files, confidences.tolist(), classes.tolist(), strict=True):
+        pairs = zip(numbers, values, strict=True)
+        lines.writerow([file, *(cell for number, value in pairs for cell in (class_names[number], f"{value:.4f}"))])
+    return text.getvalue()
