@@ -39,7 +39,7 @@ class ClassifierCentres(Reading):
     classifier_weight: Tensor
     classifier_bias: Tensor | None
 
-    def __init__(self, classifier: nn.Module, *, momentum: float = 0.999) -> None:
+    def __init__(self, classifier: nn.Module, *, momentum: float = default_momentum) -> None:
         super().__init__()
         if not isinstance(classifier, nn.Linear) or type(classifier).forward is not nn.Linear.forward:
             own = " with a forward of its own" if isinstance(classifier, nn.Linear) else ""
@@ -111,7 +111,7 @@ class StrongViewCentres(Reading):
 
     default_momentum = 0.999
 
-    def __init__(self, classifier: nn.Module, *, momentum: float = 0.999) -> None:
+    def __init__(self, classifier: nn.Module, *, momentum: float = default_momentum) -> None:
         super().__init__()
         self.strong = ClassifierCentres(classifier, momentum=momentum)
         self.momentum = self.strong.momentum

@@ -38,7 +38,7 @@ class TemporalAverages(Reading):
     temporal_averages: Tensor
     temporal_visits: Tensor
 
-    def __init__(self, classifier: nn.Module, *, classes: int, images: int, momentum: float = 0.6) -> None:
+    def __init__(self, classifier: nn.Module, *, classes: int, images: int, momentum: float = default_momentum) -> None:
         super().__init__()
         self.momentum = check_momentum(momentum, reading="temporal")
         device = device_of(classifier)
