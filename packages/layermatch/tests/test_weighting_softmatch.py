@@ -138,3 +138,10 @@ def test_a_single_sample_moves_the_mean_and_leaves_the_variance():
 def test_softmatch_refuses_settings_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         SoftMatchWeighting(4, **options)
+
+
+def test_a_confidence_at_the_mean_itself_is_in_the_mask():
+    rule = SoftMatchWeighting(2, momentum=0.0, alignment=False)
+    weights, mask, _ = rule(torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+    assert mask.tolist() == [True, True]
+    assert weights.tolist() == [1.0, 1.0]
