@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from layermatch import METHODS, LayerMatch, grad_relu_logits
+from combinations import READINGS, RULES, batch, build, moved
+from layermatch import METHODS, LayerMatch, build_method, grad_relu_logits
 from reference.criterion import criterion_twin
 
 pytestmark = [
@@ -82,12 +83,64 @@ def test_half_precision_on_the_device(dtype):
     assert {tensor.dtype for tensor in criterion.state_dict().values()} == {torch.float32}
 
 
+def on_device(call):
+    moved_to = {name: value.cuda() for name, value in call.items() if name != "labelled"}
+    features, labels = call["labelled"]
+    leaves = {name: value.detach().requires_grad_() for name, value in moved_to.items() if name in ("weak", "strong")}
+    return moved_to | leaves | {"labelled": (features.detach().cuda().requires_grad_(), labels.cuda())}
+
+
+@pytest.mark.parametrize("grad_relu", [True, False, "agreement", "reverse"])
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_and_reading_equals_the_cpu_on_the_device(rule, reading, grad_relu):
+    classifier, criterion = moved(rule, reading, grad_relu=grad_relu)
+    live = nn.Linear(5, 4, dtype=torch.float64, device="cuda")
+    live.load_state_dict(classifier.state_dict())
+    other = build(live, rule, reading, grad_relu=grad_relu)
+    other.load_state_dict(criterion.state_dict())
+    assert {value.device.type for value in other.state_dict().values()} <= {"cuda"}
+    for step in range(2):
+        call = batch(step)
+        expected, found = criterion(**call), other(**on_device(call))
+        expected.loss.backward()
+        found.loss.backward()
+        torch.testing.assert_close(found.loss.detach().cpu(), expected.loss.detach(), rtol=1e-10, atol=1e-12)
+        criterion.update()
+        other.update(step_taken=torch.ones((), dtype=torch.bool, device="cuda"))
+    for one, two in zip(classifier.parameters(), live.parameters(), strict=True):
+        torch.testing.assert_close(two.grad.cpu(), one.grad, rtol=1e-9, atol=1e-12)
+    for name, value in criterion.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name].cpu(), value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("grad_relu", [True, False, "agreement", "reverse"])
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("rule", RULES)
+def test_no_rule_and_no_reading_waits_for_the_device(rule, reading, grad_relu):
+    live = nn.Linear(5, 4, device="cuda")
+    criterion, call = build(live, rule, reading, grad_relu=grad_relu), on_device(batch(0, dtype=torch.float32))
+    flag = torch.ones((), dtype=torch.bool, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            criterion(**call).loss.backward()
+            criterion.update(step_taken=flag)
+            criterion.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_step_never_waits_for_the_device(dtype, method):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).cuda()
-    criterion = METHODS[method](model[2], threshold=0.3)
+    criterion = build_method(
+        method, model[2], settings={"threshold": 0.3, "classes": 4, "images": 60, "steps": 10, "momentum": 0.9}
+    )
+    indices = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:24].cuda()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     x, labels = torch.randn(8 + 24 + 24, 6, device="cuda"), torch.randint(4, (8,), device="cuda")
     flag = torch.ones((), dtype=torch.bool, device="cuda")
@@ -97,7 +150,7 @@ def test_a_step_never_waits_for_the_device(dtype, method):
         for _ in range(3):
             with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
                 labelled, weak, strong = model[:2](x).split([8, 24, 24])
-                out = criterion(labelled=(labelled, labels), weak=weak, strong=strong)
+                out = criterion(labelled=(labelled, labels), weak=weak, strong=strong, indices=indices)
             optimizer.zero_grad()
             out.loss.backward()
             optimizer.step()
@@ -113,14 +166,17 @@ def test_a_whole_training_step_with_views_never_waits_for_the_device(method):
     from layermatch import ModelAverage, small_wide_resnet, split_classifier
     from layermatch.data.batches import Batches
     from layermatch.training.guard import NonFinite, fill_momentum
+    from layermatch.training.separate import SeparateForwards
     from layermatch.training.state import METRICS, TrainingState
     from layermatch.training.step import ViewSettings, train_step, trained_parameters
     from layermatch.views.normalise import constants_on, measure
+    from layermatch.views.strong import strong_views
 
     torch.manual_seed(0)
     device = torch.device("cuda")
     split = split_classifier(small_wide_resnet(4, channels=3, side=32)).to(device)
-    criterion = METHODS[method](split.classifier, threshold=0.3, momentum=0.9)
+    settings = {"threshold": 0.3, "momentum": 0.9, "steps": 20, "classes": 4, "images": 60}
+    criterion = build_method(method, split.classifier, settings=settings)
     optimizer = torch.optim.SGD(trained_parameters(split), lr=0.1, momentum=0.9, nesterov=True, fused=True)
     fill_momentum(optimizer)
     state = TrainingState(
@@ -130,7 +186,8 @@ def test_a_whole_training_step_with_views_never_waits_for_the_device(method):
         average=ModelAverage(split, momentum=0.9),
         scaler=torch.amp.GradScaler("cuda", enabled=False),
         nonfinite=NonFinite(device),
-        sums=torch.zeros(len(METRICS), device=device),
+        sums=torch.zeros(len(METRICS) + 4, device=device),
+        separate=SeparateForwards(split) if method == "pseudolabel" else None,
     )
     images = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
     batches = Batches(
@@ -142,7 +199,14 @@ def test_a_whole_training_step_with_views_never_waits_for_the_device(method):
         unlabelled_ratio=4,
         with_unlabelled=criterion.needs_unlabelled,
     )
-    views = ViewSettings(seed=0, shift=4, mirror=True, constants=constants_on(measure(images), device), channels=3)
+    views = ViewSettings(
+        seed=0,
+        shift=4,
+        mirror=True,
+        constants=constants_on(measure(images), device),
+        channels=3,
+        strong=strong_views if "strong" in criterion.needs else None,
+    )
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=False)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
