@@ -79,7 +79,8 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> Iterator[tuple[Task, Recor
     """Run all tasks, `jobs` at a time, and yield each with its record as it ends.
 
     With one job everything runs in this process and prints here. With several, each runs in a process with one thread and
-    prints into `seed-003.log.txt` beside its folder; after a failure nothing new is begun and what runs is waited for.
+    prints into `seed-003.log.txt` beside its folder; after a failure nothing new is begun,
+    and what runs already is waited for and kept.
 
     Raises:
         UserError: as `run_task`; with several jobs it names the log.
@@ -89,6 +90,7 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> Iterator[tuple[Task, Recor
             yield task, run_task(task)
         return
     os.environ.update(ONE_THREAD)  # inherited by the processes
+    failure: Exception | None = None
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         running: dict[Future[Record], Task] = {pool.submit(_logged, task): task for task in tasks}
         try:
@@ -96,10 +98,17 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> Iterator[tuple[Task, Recor
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
                     task = running.pop(future)
-                    yield task, future.result()
+                    error = None if future.cancelled() else future.exception()
+                    if isinstance(error, Exception):
+                        failure = failure or error
+                        pool.shutdown(wait=False, cancel_futures=True)
+                    elif not future.cancelled():
+                        yield task, future.result()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    if failure is not None:
+        raise failure
 
 
 def _program(package: str, line: list[str]) -> tuple[Callable[[Sequence[str]], int], list[str]]:

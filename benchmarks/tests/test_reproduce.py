@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import data_files, runner, tables
+from reproduce import data_files, runner, tables, task
 from reproduce.__main__ import main
 from reproduce.protocol import Arm, Recipe
 from reproduce.runner import Reproduction
@@ -43,7 +43,7 @@ ARMS = {
     "long": Arm((("train",),), steps_factor=3),
     "own": Arm((("here", "--word", "{seed}"),)),
 }
-OWN = {"here": lambda words: __import__("made_up.commands").commands.main(["here", *words])}
+OWN = {"here": lambda words: __import__("made_up.commands").commands.main(["of this folder", *words])}
 NUMBERS = (Number("accuracy", "accuracy", "%"), Number("second", "second", "%"), Number("never", "never"))
 BASELINE = "plain"
 REFERENCES = (Reference("floor", "steps", "accuracy"),)
@@ -199,7 +199,9 @@ def test_parts_by_name_and_unknown_names(made_up, tmp_path):
         reproduction(tmp_path, scale="huge")
 
 
-def test_several_jobs_give_the_same_records_with_one_thread_each(made_up, tmp_path):
+def test_several_jobs_give_the_same_records_with_one_thread_each(made_up, tmp_path, monkeypatch):
+    for name in task.ONE_THREAD:
+        monkeypatch.setenv(name, "7")
     one = reproduction(tmp_path / "one").run()
     several = reproduction(tmp_path / "several").run(jobs=2)
     keys = [
@@ -290,7 +292,7 @@ def test_prepared_data_are_made_once_for_each_seed(made_up, tmp_path):
 
 def test_a_command_of_this_folder(made_up, tmp_path):
     reproduction(tmp_path, scale="quickstart", steps=9).run()
-    assert words_of(tmp_path, "own", "own", 5)[:5] == ["here", "--word", "5", "--seed", "5"]
+    assert words_of(tmp_path, "own", "own", 5)[:5] == ["of this folder", "--word", "5", "--seed", "5"]
 
 
 def test_steps_and_seeds_replace_those_of_the_scale(made_up, tmp_path):
@@ -306,6 +308,7 @@ def test_report_gives_means_differences_and_what_is_missing(made_up, tmp_path):
     (tmp_path / "records/small/plain/seed-004.json").unlink()
     text = tables.report(chosen, chosen.records())
     assert "small, 2 seeds, 3 of 4 runs. Small." in text
+    assert not [line for line in text.splitlines() if line.startswith("plain") and "accuracy" in line]
     assert "never" not in text
     assert "+20.00 (1 seed: no interval, no claim)" in text
     assert "needy, 1 seed. Needs." in text
