@@ -8,7 +8,9 @@ import torch
 from matplotlib.ticker import MaxNLocator
 
 import randommask.training.finetuning_report as report
-from randommask.training.finetuning_report import draw_finetuning, luminance
+from randommask.training.classification import Score
+from randommask.training.finetuning import Tuned
+from randommask.training.finetuning_report import Outcome, draw_finetuning, luminance
 
 TITLE = "randommask finetune, a.csv,\ntiny from scratch, seed 3"
 
@@ -27,7 +29,9 @@ def drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "figure", keeping)
     confusion = torch.tensor([[100, 0, 0, 0], [60, 40, 0, 0], [30, 0, 70, 0], [51, 49, 0, 0]])
     history = [(1.0, 0.7, -0.1), (2.0, 0.5, 0.4), (3.0, 0.6, 0.5)]
-    draw_finetuning(tmp_path, title=TITLE, history=history, confusion=confusion, labels=["a", "b", "c", "d"])
+    score = Score(0.5, 0.4, confusion)
+    outcome = Outcome(Tuned({}, 2, history), score, score, {})
+    draw_finetuning(tmp_path, title=TITLE, outcome=outcome, labels=["a", "b", "c", "d"])
     return kept
 
 

@@ -1,4 +1,6 @@
+import bz2
 import gzip
+import lzma
 
 import pytest
 from hypothesis import given, settings
@@ -109,3 +111,76 @@ def test_sides_have_their_shares():
 
 def test_repeated_rows_are_counted():
     assert repeated(["A", "C", "A"], ["A", "G"]) == 2
+
+
+ROWS = "sequence,label\nACGT,1\nggnn,0\n"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_tables_are_known_by_their_bytes(tmp_path, pack):
+    path = tmp_path / "plain_name"
+    path.write_bytes(pack(ROWS.encode()))
+    assert read_table(path) == (["ACGT", "GGNN"], ["1", "0"])
+    path.write_bytes(pack(ROWS.encode())[:-9])
+    with pytest.raises(UserError, match=r"plain_name ends within a \w+ stream, so it was cut short"):
+        read_table(path)
+    harmed = bytearray(pack(ROWS.encode() * 50))
+    harmed[12:40] = b"\xff" * 28
+    path.write_bytes(bytes(harmed))
+    with pytest.raises(UserError, match=r"plain_name (is damaged: its \w+ stream|ends within)"):
+        read_table(path)
+
+
+def test_zstandard_is_refused_by_name(tmp_path):
+    path = tmp_path / "t.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + b"x" * 20)
+    with pytest.raises(UserError, match=r"t.zst is compressed by zstd, which is not read here"):
+        read_table(path)
+
+
+def test_parquet_tables(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "t"
+    parquet.write_table(pyarrow.table({"label": [1, 0], "sequence": ["ACGT", "ggnn"], "more": [1.5, 2.5]}), path)
+    assert read_table(path) == (["ACGT", "GGNN"], ["1", "0"])
+    assert read_table(path, label_column="more").labels == ["1.5", "2.5"]
+    with pytest.raises(UserError, match=r"t has no column 'labels'; its header line has 'label', 'sequence', 'more'"):
+        read_table(path, label_column="labels")
+    parquet.write_table(pyarrow.table({"label": [1, None], "sequence": ["ACGT", "ACG"]}), path)
+    with pytest.raises(UserError, match=r"t, row 2: the column 'label' is empty"):
+        read_table(path)
+    parquet.write_table(pyarrow.table({"label": [1, 2], "sequence": ["ACGT", "MKL"]}), path)
+    with pytest.raises(UserError, match=r"t, row 2: 'L' is no letter of DNA"):
+        read_table(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"t is damaged: no parquet"):
+        read_table(path)
+
+
+def test_a_column_named_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has 2 columns 'label'\. Rename all but one"):
+        read_table(write(tmp_path, "sequence,label,label\nACGT,1,0\n"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 3), st.integers(0, 60), st.sampled_from([None, gzip, bz2, lzma]))
+def test_any_bytes_are_read_or_refused_in_one_sentence(tmp_path_factory, noise, kind, place, packer):
+    """Fuzz: a good table with noise put into it, or noise alone, compressed or cut."""
+    path = tmp_path_factory.mktemp("fuzz") / "f.csv"
+    good = ROWS.encode()
+    raw = [noise, good[:place] + noise + good[place:], good[:place], b"\xef\xbb\xbf" + good.replace(b"\n", b"\r\n")][
+        kind
+    ]
+    path.write_bytes(raw if packer is None else packer.compress(raw)[: -(place % 5) or None])
+    sentence, table = "", None
+    try:
+        table = read_table(path)
+    except UserError as error:
+        sentence = str(error)
+    assert (table is None) == ("f.csv" in sentence)
+    assert len(sentence.splitlines()) <= 1
+    if table is not None:
+        assert len(table.sequences) == len(table.labels) > 0
+        assert all(set(sequence) <= set("ACGTURYSWKMBDHVN") for sequence in table.sequences)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from randommask.commands import main
-from randommask.commands.finetune import score_cell
 from randommask.training.classification import score
+from randommask.training.finetuning_report import score_cell
 
 QUICK = ("--steps", "8", "--k", "3", "--batch-size", "4", "--no-regressions")
 
@@ -210,7 +210,11 @@ def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
         (["{train}", "--model", "{folder}"], "which holds no config.json. Give the model/ folder of a pretraining run"),
         (["{train}", "--model", "{folder}", "--size", "base"], "--size is for training from scratch"),
         (["{train}", "--epochs", "2", "--steps", "3"], "--epochs is 2 and --steps is 3. Give one of them."),
-        (["{long}"], "sequence has 600 bases, but this model reads at most 515"),
+        (
+            ["{train}", "--task", "regression", "--test", "{words}"],
+            "The test rows have the label 'high', but a regression needs",
+        ),
+        (["{one}", "--task", "regression"], "All training rows have the label '1'. A regression needs several."),
         (["{real}"], "1200 different labels"),
         (["--dropout", "1"], "1"),
         (["--learning-rat", "1"], "Did you mean --learning-rate"),
@@ -232,7 +236,7 @@ def test_mistakes_get_one_sentence_and_write_nothing(tmp_path, capsys, words, se
         "few": "sequence,label\nACGT,1\nACGTT,0\nACGT,1\n",
         "train": "\n".join(["sequence,label", *rows(20, 0)]),
         "other": "\n".join(["sequence,label", *rows(20, 0, first="7")]),
-        "long": "\n".join(["sequence,label", *(f"{line.split(',')[0] * 20},{line[-1]}" for line in rows(20, 0))]),
+        "words": "\n".join(["sequence,label", *rows(20, 0, first="high")]),
         "real": "\n".join(["sequence,label", *(f"{line.split(',')[0]},{n}.5" for n, line in enumerate(rows(1500, 0)))]),
     }
     files = {name: tmp_path / f"{name}.csv" for name in contents}
@@ -247,3 +251,35 @@ def test_mistakes_get_one_sentence_and_write_nothing(tmp_path, capsys, words, se
     assert len(captured.err.strip().splitlines()) == 1
     assert captured.out == ""
     assert not out.exists()
+
+
+def test_a_regression_of_long_sequences_from_parquet(tmp_path, capsys):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.randint(4, (80, 700), generator=generator)
+    sequences = ["".join("ACGT"[code] for code in row) for row in letters.tolist()]
+    values = [10 + 0.1 * sum(letter in "GC" for letter in sequence[:5]) for sequence in sequences]
+    parquet.write_table(pyarrow.table({"sequence": sequences, "label": values}), tmp_path / "t.parquet")
+    out = tmp_path / "run"
+    words = ["--task", "regression", "--k", "3", "--batch-size", "8", "--steps", "6"]
+    assert main(["finetune", str(tmp_path / "t.parquet"), *words, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "64 train rows have more than 510 tokens: cut into even pieces (up to 2), their logits averaged" in printed
+    assert "Pearson r" in printed
+    assert "ridge regression, letters by position" in printed
+    numbers = result(out)
+    assert numbers["mean_square_last"] < 1  # a model that predicts z values would be 100 off
+    assert {"pearson_last", "pearson_chosen", "spearman_last", "pearson_positional_regression"} <= set(numbers)
+    model = AutoModelForSequenceClassification.from_pretrained(out / "model")
+    assert model.config.problem_type == "regression"
+    assert model(torch.tensor([[2, 7, 9, 3]])).logits.item() == pytest.approx(10, abs=1)
+    assert "# Regression of DNA sequences" in (out / "model" / "README.md").read_text()
+
+
+def test_the_same_bases_side_by_side(tables, tmp_path):
+    words = ["--dev", str(tables["dev"]), "--test", str(tables["test"]), *QUICK, "--no-overlap"]
+    assert main(["finetune", str(tables["train"]), *words, "--out", str(tmp_path / "run")]) == 0
+    config = json.loads((tmp_path / "run" / "model" / "tokenizer_config.json").read_text())
+    assert config["overlap"] is False

@@ -2,28 +2,24 @@
 
 import dataclasses
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 
-from randommask.data.splits import repeated, split_by_sequence
-from randommask.data.tables import Table, read_table
+from randommask.data.labelled import Labelled, read_labelled
 from randommask.sample import SPLICE_JUNCTIONS, sample_path
 from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
 from scarce_common_utils.resumption import begin, check_split, closing_lines, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 if TYPE_CHECKING:
-    from randommask.training.classification import Score
-    from randommask.training.finetuning import Tuned
+    from randommask.training.finetuning import Encoded, Scale
+    from randommask.training.finetuning_report import Outcome
 
 # Names that DNABERT-2's train.py and DNABERT's run_finetune.py have for our options, for the error of an unknown option.
 FINETUNE_HINTS = {
@@ -48,7 +44,8 @@ class FinetuneConfig(RunOptions):
     """Options of `randommask finetune`."""
 
     train: Annotated[
-        str | None, Operands("TRAIN", "CSV or TSV of labelled sequences; by default the UCI splice junctions, built in")
+        str | None,
+        Operands("TRAIN", "CSV, TSV or parquet of labelled sequences; by default the UCI splice junctions, built in"),
     ] = None
     dev: Annotated[
         Path | None, Option("Table to choose the epoch on; by default a tenth of TRAIN by distinct sequence")
@@ -56,9 +53,19 @@ class FinetuneConfig(RunOptions):
     test: Annotated[Path | None, Option("Table to score on; by default a tenth of TRAIN by distinct sequence")] = None
     sequence_column: Annotated[str, Option("Name of the column of letters")] = "sequence"
     label_column: Annotated[str, Option("Name of the column of labels")] = "label"
+    task: Annotated[
+        Literal["classes", "regression"], Option("What the labels are: names of classes, or a number a row")
+    ] = "classes"
     model: Annotated[
-        Path | None, Option("Folder of a pretrained model, such as RUN/model; by default from scratch")
+        Path | None,
+        Option(
+            "Folder of a pretrained model, such as RUN/model, DNABERT's or another encoder's; by default from scratch"
+        ),
     ] = None
+    overlap: Annotated[
+        bool | None, Option("k-mers at every base, or side by side; by default as --model says, else at every base")
+    ] = None
+    trust_remote_code: Annotated[bool, Option("Run the code that the folder of --model brings along")] = False
     size: Annotated[Literal["tiny", "small", "medium", "base"], Option("Size from scratch")] = "tiny"
     start: Annotated[
         Literal["usual", "structured"],
@@ -92,25 +99,16 @@ class FinetuneConfig(RunOptions):
                 raise UserError(f"--epochs is {self.epochs} and --steps is {self.steps}. Give one of them.")
 
 
-class Side(NamedTuple):
-    """Rows of one side: sequences, and classes Int64[N]."""
-
-    sequences: list[str]
-    classes: torch.Tensor
-
-
 class Job(NamedTuple):
     """Everything that a run needs, built before its folder is made."""
 
     config: FinetuneConfig
     device: torch.device
-    labels: list[str]
-    train: Side
-    dev: Side
-    test: Side
+    data: Labelled
+    sides: "dict[str, Encoded]"
+    scale: "Scale | None"
     model: Any
     tokenizer: Any
-    split: dict[str, Any]
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -129,7 +127,7 @@ def finetune(config: FinetuneConfig) -> None:
                 command="finetune",
                 config=plain_config(job.config),
             )
-        check_split(run, job.split, place=config.train or "the sample")
+        check_split(run, job.data.split, place=config.train or "the sample")
         with threads(job.config.threads):
             _fit(run, job, began=began)
 
@@ -140,7 +138,8 @@ def build_job(config: FinetuneConfig) -> Job:
     Raises:
         UserError: anything wrong with files, device, labels, or the model's folder.
     """
-    from randommask.training.finetuning import pretrained_classifier, scratch_classifier
+    from randommask.training.encoders import pretrained_classifier, scratch_classifier
+    from randommask.training.finetuning import Encoded, Scale
 
     device = choose_device(config.device)
     if device.type == "cuda" and device.index not in (None, 0):
@@ -148,97 +147,48 @@ def build_job(config: FinetuneConfig) -> Job:
             f"--device is {config.device!r}, but the Trainer takes the first visible one. Set CUDA_VISIBLE_DEVICES={device.index} "
             "and use --device cuda."
         )
-    tables, split = _divided(config)
-    labels = _label_names(tables["train"].labels)
-    sides = {name: _side(name, table, labels) for name, table in tables.items()}
+    data = read_labelled(
+        sample_path(SPLICE_JUNCTIONS) if config.train is None else Path(config.train),
+        dev=config.dev,
+        test=config.test,
+        task=config.task,
+        columns=(config.sequence_column, config.label_column),
+        seed=config.seed,
+        source_name=None if config.train else "The sample",
+    )
     if config.model is not None:
-        model, tokenizer = pretrained_classifier(config.model, labels=labels, dropout=config.dropout, seed=config.seed)
+        model, tokenizer = pretrained_classifier(
+            config.model,
+            labels=data.names,
+            dropout=config.dropout,
+            seed=config.seed,
+            overlap=config.overlap,
+            trust_remote_code=config.trust_remote_code,
+        )
     else:
         model, tokenizer = scratch_classifier(
-            config.size, k=config.k, start=config.start, labels=labels, dropout=config.dropout, seed=config.seed
+            config.size, k=config.k, start=config.start, labels=data.names, dropout=config.dropout, seed=config.seed
         )
-    _refuse_too_long(tables, tokenizer)
-    _refuse_too_short(config, tables, k=tokenizer.k)
+        tokenizer.overlap = tokenizer.init_kwargs["overlap"] = config.overlap is not False
+    if hasattr(tokenizer, "k"):
+        _refuse_too_short(config, data, k=tokenizer.k)
+    rows = {"train": data.train, "dev": data.dev, "test": data.test}
+    sides = {name: Encoded(side.sequences, side.targets, tokenizer, config=model.config) for name, side in rows.items()}
+    targets = data.train.targets
+    scale = None if data.names else Scale(float(targets.mean()), float(targets.std()))
     width = model.config.hidden_size
     config = dataclasses.replace(
         config,
         learning_rate=config.learning_rate or (1e-3 if width <= 64 else 3e-4 if width <= 256 else 3e-5),
         threads=config.threads or (1 if width <= 64 else None),
     )
-    return Job(config, device, labels, sides["train"], sides["dev"], sides["test"], model, tokenizer, split)
+    return Job(config, device, data, sides, scale, model, tokenizer)
 
 
-def _divided(config: FinetuneConfig) -> tuple[dict[str, Table], dict[str, Any]]:
-    """Rows of the three sides, and what split.json says of them."""
-
-    def read(path: Path) -> Table:
-        return read_table(path, sequence_column=config.sequence_column, label_column=config.label_column)
-
-    source = read(sample_path(SPLICE_JUNCTIONS) if config.train is None else Path(config.train))
-    given = {name: read(path) for name, path in (("dev", config.dev), ("test", config.test)) if path is not None}
-    cut = [name for name in ("dev", "test") if name not in given]
-    sides = [list(range(len(source.labels)))]
-    if cut:
-        shares = (1 - 0.1 * len(cut), *[0.1] * len(cut))
-        try:
-            sides = split_by_sequence(source.sequences, shares=shares, seed=config.seed)
-        except ValueError as error:
-            raise UserError(f"{config.train or 'The sample'}: {error}") from error
-    rows = dict(zip(("train", *cut), sides, strict=True))
-    tables = {
-        name: Table([source.sequences[row] for row in chosen], [source.labels[row] for row in chosen])
-        for name, chosen in rows.items()
-    } | given
-    counts = {name: len(table.labels) for name, table in tables.items()}
-    also = {
-        f"{late} rows also in {early}": repeated(tables[late].sequences, tables[early].sequences)
-        for late, early in (("dev", "train"), ("test", "train"), ("test", "dev"))
-    }
-    return tables, {"rows": rows, "counts": counts, "repeated": also}
-
-
-def _label_names(labels: Sequence[str]) -> list[str]:
-    """Names of the classes, numbers in the order of numbers."""
-    names = sorted(
-        set(labels),
-        key=lambda name: (not name.lstrip("-").isdigit(), int(name) if name.lstrip("-").isdigit() else 0, name),
-    )
-    if len(names) < 2:
-        raise UserError(f"All training rows have the label {names[0]!r}. A classifier needs at least two labels.")
-    if len(names) > 1000:
-        raise UserError(
-            f"The training rows have {len(names)} different labels, such as {names[0]!r} and {names[1]!r}. Name the column of "
-            "classes by --label-column; regression is not offered."
-        )
-    return names
-
-
-def _side(name: str, rows: Table, labels: Sequence[str]) -> Side:
-    numbers = {label: number for number, label in enumerate(labels)}
-    unknown = next((label for label in rows.labels if label not in numbers), None)
-    if unknown is not None:
-        raise UserError(
-            f"The {name} rows have the label {unknown!r}, which no training row has (those have {', '.join(labels[:6])}). "
-            "Take these rows out, or add some to the training table."
-        )
-    return Side(rows.sequences, torch.tensor([numbers[label] for label in rows.labels]))
-
-
-def _refuse_too_long(tables: dict[str, Table], tokenizer: Any) -> None:
-    most = tokenizer.model_max_length - 2 + tokenizer.k - 1
-    for name, rows in tables.items():
-        longest = max(rows.sequences, key=len)
-        if len(longest) > most:
-            raise UserError(
-                f"A {name} sequence has {len(longest)} bases, but this model reads at most {most}. Cut the sequences, or pretrain with "
-                f"--tokens {len(longest) - tokenizer.k + 1}."
-            )
-
-
-def _refuse_too_short(config: FinetuneConfig, tables: dict[str, Table], *, k: int) -> None:
+def _refuse_too_short(config: FinetuneConfig, data: Labelled, *, k: int) -> None:
     """Refuse a file none of whose sequences holds a k-mer: the model would see [CLS] and [SEP] alone."""
     longest: dict[str, int] = {}
-    for name, rows in tables.items():
+    for name, rows in (("train", data.train), ("dev", data.dev), ("test", data.test)):
         place = str({"dev": config.dev, "test": config.test}.get(name) or config.train or "The sample")
         longest[place] = max([longest.get(place, 0), *map(len, rows.sequences)])
     for place, bases in longest.items():
@@ -252,19 +202,19 @@ def _refuse_too_short(config: FinetuneConfig, tables: dict[str, Table], *, k: in
 def _fit(run: RunFolder, job: Job, *, began: float) -> None:
     """Train from the newest checkpoint, or from the start, to the end; score, save, draw, print."""
     from randommask.training import finetuning
+    from randommask.training.finetuning_report import Outcome
     from randommask.training.kmer_regression import Rows, regression_floors
     from randommask.training.pretraining import Placement
 
-    config = job.config
+    config, data = job.config, job.data
     assert config.learning_rate is not None
-    sides = [finetuning.Encoded(side.sequences, side.classes, job.tokenizer) for side in (job.train, job.dev, job.test)]
     checkpoint = newest_checkpoint(run.checkpoints, to_stderr)
     run.cut_metrics(0 if checkpoint is None else checkpoint_step(checkpoint))
     placement = Placement(job.device, config.precision, config.workers)
     tuned = finetuning.finetune(
         job.model,
-        sides[0],
-        sides[1],
+        job.sides["train"],
+        job.sides["dev"],
         tuning=finetuning.Tuning(
             config.epochs,
             config.steps,
@@ -277,42 +227,36 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
         log=run.log,
         checkpoints=run.checkpoints,
         seed=config.seed,
+        scale=job.scale,
         resume_from=checkpoint,
     )
-    last = finetuning.predict(job.model, sides[2], autocast=placement.autocast)
+    last = finetuning.predict(job.model, job.sides["test"], autocast=placement.autocast, scale=job.scale)
     job.model.load_state_dict(tuned.chosen)
-    chosen = finetuning.predict(job.model, sides[2], autocast=placement.autocast)
+    chosen = finetuning.predict(job.model, job.sides["test"], autocast=placement.autocast, scale=job.scale)
+    if job.scale is not None:
+        finetuning.unscale(job.model, job.scale)
     job.model.save_pretrained(run.model)
     job.tokenizer.save_pretrained(run.model)
     floors = (
-        regression_floors(*(Rows(side.sequences, side.classes) for side in (job.train, job.dev, job.test)))
+        regression_floors(*(Rows(side.sequences, side.targets) for side in (data.train, data.dev, data.test)))
         if config.regressions
         else {}
     )
-    numbers: dict[str, float | None] = {
-        "mcc_last": last.mcc,
-        "mcc_chosen": chosen.mcc,
-        "chosen_epoch": tuned.epoch,
-        "test_rows": len(job.test.sequences),
-        "test_rows_also_in_train": job.split["repeated"]["test rows also in train"],
-    } | {f"mcc_{name}_regression": value for name, value in floors.items()}
-    _report(run, job, numbers=numbers, tuned=tuned, last=last, chosen=chosen, seconds=time.monotonic() - began)
+    _report(run, job, outcome=Outcome(tuned, last, chosen, floors), seconds=time.monotonic() - began)
 
 
-def _report(
-    run: RunFolder,
-    job: Job,
-    *,
-    numbers: dict[str, float | None],
-    tuned: "Tuned",
-    last: "Score",
-    chosen: "Score",
-    seconds: float,
-) -> None:
+def _report(run: RunFolder, job: Job, *, outcome: "Outcome", seconds: float) -> None:
     """Record, figures and the printed table."""
-    from randommask.training.finetuning_report import classifier_card, draw_finetuning
+    from randommask.training.finetuning_report import (
+        classifier_card,
+        draw_finetuning,
+        numbers_of,
+        rows_in_words,
+        scores_in_words,
+    )
 
-    config = job.config
+    config, split = job.config, job.data.split
+    numbers = numbers_of(outcome, split=split)
     run.write_result(
         record_of(
             run,
@@ -329,59 +273,18 @@ def _report(
     figures = draw_finetuning(
         run.figures,
         title=f"randommask finetune, {data[:40]},\n{model[:44]}, seed {config.seed}",
-        history=tuned.history,
-        confusion=last.confusion,
-        labels=job.labels,
+        outcome=outcome,
+        labels=job.data.names,
     )
     card = classifier_card(
-        model=model, data=data, labels=job.labels, counts=job.split["counts"], numbers=numbers, seed=config.seed
+        model=model, data=data, labels=job.data.names, counts=split["counts"], numbers=numbers, seed=config.seed
     )
     (run.model / "README.md").write_text(card, encoding="utf-8")
-    _print_rows(job)
-    _print_scores(numbers, tuned=tuned, last=last, chosen=chosen)
+    begun = config.model or f"from scratch, {config.size}, {config.start} start, k = {config.k}"
+    print(f"\n{begun}, seed {config.seed}")
+    print(rows_in_words(job.data, job.sides, k=getattr(job.tokenizer, "k", 1)))
+    print("\n" + scores_in_words(outcome))
     print(closing_lines(run, seed=config.seed, figures=figures, model=True))
-
-
-def _print_rows(job: Job) -> None:
-    """What it began as, and the rows of each side with what is odd about them."""
-    config, k = job.config, job.tokenizer.k
-    counts = ", ".join(f"{count} {name}" for name, count in job.split["counts"].items())
-    classes = Counter(job.test.classes.tolist())
-    print(
-        f"\n{config.model or f'from scratch, {config.size}, {config.start} start, k = {config.k}'}, seed {config.seed}"
-    )
-    print(
-        f"rows: {counts}; test classes: {', '.join(f'{name} {classes[number]}' for number, name in enumerate(job.labels))}"
-    )
-    for name, side in (("train", job.train), ("dev", job.dev), ("test", job.test)):
-        short = sum(len(sequence) < k for sequence in side.sequences)
-        if short:
-            print(f"{short} {name} rows have fewer than {k} bases: the model sees nothing of them")
-    for text, count in job.split["repeated"].items():
-        if count:
-            print(f"{count} {text}")
-
-
-def _print_scores(numbers: dict[str, float | None], *, tuned: "Tuned", last: "Score", chosen: "Score") -> None:
-    """The table of MCC, beside the regressions."""
-    rows: list[list[str]] = [
-        ["last epoch", score_cell(last)],
-        [f"epoch {tuned.epoch}, lowest dev loss", score_cell(chosen)],
-    ]
-    for name, label in (
-        ("positional", "logistic regression, letters by position"),
-        ("kmer", "logistic regression, 4-mer counts"),
-    ):
-        if f"mcc_{name}_regression" in numbers:
-            rows.append([label, f"{numbers[f'mcc_{name}_regression']:.3f}"])
-    print("\n" + table(["whole test set", "MCC"], rows))
-    print("The model kept is that of the lowest dev loss.")
-
-
-def score_cell(score: "Score") -> str:
-    """The printed MCC; 0 is explained where it comes of a constant prediction, for which MCC is undefined."""
-    constant = int((score.confusion.sum(0) > 0).sum()) == 1
-    return f"{score.mcc:.3f}" + (", predicts one class only" if constant else "")
 
 
 def _names(config: FinetuneConfig) -> tuple[str, str]:

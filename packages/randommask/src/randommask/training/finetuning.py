@@ -1,21 +1,21 @@
-"""Fine-tuning of a BERT over k-mers as a classifier on [CLS], through the transformers Trainer.
+"""Fine-tuning of an encoder as a classifier or a regression on [CLS], through the transformers Trainer.
 
 AdamW, linear warm-up and decay; after each epoch the dev set is scored, and the weights of the epoch with the lowest dev loss are
 kept beside the last ones: dev loss often picks an early epoch, so both are reported.
 
-Letters   N rows, T tokens, K classes.
+Letters   N rows, P pieces, T tokens, K classes.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -24,40 +24,65 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from randommask.models.presets import SizeName, bert_config
-from randommask.models.starts import StartName, start_weights
-from randommask.tokenizer import KmerTokenizer
+from randommask.training.chunking import collate_pieces, even_pieces, pooled
 from randommask.training.classification import Score, score
+from randommask.training.encoders import specials_of
 from randommask.training.pretraining import Placement
+from randommask.training.quiet import quiet_transformers
+from randommask.training.regression import Fit, fit
 from scarce_common_utils.checkpoints import adopt_folder
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.streams import stream
 
 _BEST = "best.pt"
 
 
 class Encoded(Dataset):
-    """Tokenised rows: `input_ids` and `attention_mask` Int64[N T], `labels` Int64[N]."""
+    """Tokenised rows, each in one piece or several (`chunking`): `pieces`, arrays of ids with specials, and `labels`."""
 
-    def __init__(self, sequences: Sequence[str], classes: Tensor, tokenizer: KmerTokenizer) -> None:
-        batch = tokenizer(list(sequences), padding=True, return_tensors="pt")
-        self.input_ids, self.attention_mask, self.labels = batch["input_ids"], batch["attention_mask"], classes
+    def __init__(self, sequences: Sequence[str], targets: Tensor, tokenizer: Any, *, config: Any) -> None:
+        self.specials = specials_of(tokenizer, config)
+        self.labels = targets
+        self.pieces: list[list[numpy.ndarray]] = []
+        for start in range(0, len(sequences), 1024):
+            part = list(sequences[start : start + 1024])
+            with quiet_transformers():  # it would warn of rows that are cut below
+                rows = tokenizer(part, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+            self.pieces += [self._cut(row) for row in rows]
+
+    @property
+    def cut(self) -> int:
+        """Rows that are longer than the model."""
+        return sum(len(pieces) > 1 for pieces in self.pieces)
+
+    def _cut(self, row: Sequence[int]) -> list[numpy.ndarray]:
+        front, behind, _, most = self.specials
+        return [
+            numpy.array([*front, *row[start:stop], *behind], dtype=numpy.int32)
+            for start, stop in even_pieces(len(row), most=most)
+        ]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, row: int) -> dict[str, Tensor]:
+    def __getitem__(self, row: int) -> dict[str, Any]:
         """One row as a dict."""
-        return {
-            "input_ids": self.input_ids[row],
-            "attention_mask": self.attention_mask[row],
-            "labels": self.labels[row],
-        }
+        return {"pieces": self.pieces[row], "labels": self.labels[row]}
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """A batch of rows; see `collate_pieces`."""
+        return collate_pieces(rows, pad=self.specials.pad)
+
+
+class Scale(NamedTuple):
+    """`mean` and `std` of a regression's training targets: the model predicts in their units."""
+
+    mean: float
+    std: float
 
 
 class Tuned(NamedTuple):
-    """Weights to report: `chosen` by dev loss at `epoch` (from 1), and `history` as (epoch, dev loss, dev MCC)."""
+    """Weights to report: `chosen` by dev loss at evaluation `epoch` (from 1), and `history` as (epoch, dev loss, dev MCC or Pearson)."""
 
     chosen: dict[str, Tensor]
     epoch: int
@@ -65,7 +90,7 @@ class Tuned(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """How it is trained; `steps` None for `epochs`."""
+    """How it is trained; `steps` None for `epochs`, `warm_up_steps` None for the share, `evaluate_every` None for each epoch."""
 
     epochs: int
     steps: int | None
@@ -73,58 +98,12 @@ class Tuning(NamedTuple):
     learning_rate: float
     warm_up_share: float = 0.1
     weight_decay: float = 0.01
-
-
-def scratch_classifier(
-    size: SizeName, *, k: int, start: StartName, labels: Sequence[str], dropout: float, seed: int
-) -> tuple[BertForSequenceClassification, KmerTokenizer]:
-    """A classifier that has seen nothing, of one of the two starts."""
-    config = _with_labels(bert_config(size, k=k, hidden_dropout=dropout), labels)
-    model = BertForSequenceClassification(config)
-    start_weights(model, start, k=k, seed=seed)
-    return model, KmerTokenizer(k=k, model_max_length=config.max_position_embeddings)
-
-
-def pretrained_classifier(
-    folder: Path, *, labels: Sequence[str], dropout: float, seed: int
-) -> tuple[BertForSequenceClassification, KmerTokenizer]:
-    """A classifier over a pretrained encoder; pooler and classifier begin from `stream(seed, "init")`.
-
-    Raises:
-        UserError: the folder is missing, or holds no BERT or no k-mer vocabulary.
-    """
-    for name in ("config.json", "vocab.txt"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"--model is {folder}, which holds no {name}. Give the model/ folder of a pretraining run, or a folder with a "
-                "BERT and DNABERT's vocab.txt."
-            )
-    try:
-        tokenizer = KmerTokenizer.from_pretrained(folder)
-        config = BertConfig.from_pretrained(folder)
-        config.hidden_dropout_prob = dropout
-        config.classifier_dropout = dropout
-        model = BertForSequenceClassification.from_pretrained(
-            folder, config=_with_labels(config, labels), dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--model is {folder}, which cannot be loaded: {str(error).splitlines()[0]}") from error
-    if config.vocab_size != tokenizer.vocab_size:
-        raise UserError(
-            f"--model is {folder}, whose config.json has {config.vocab_size} tokens and whose vocab.txt has {tokenizer.vocab_size}."
-        )
-    assert model.bert.pooler is not None
-    generator = stream(seed, "init")
-    with torch.no_grad():
-        for layer in (model.bert.pooler.dense, model.classifier):
-            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * config.initializer_range)
-            layer.bias.zero_()
-    tokenizer.model_max_length = config.max_position_embeddings
-    return model, tokenizer
+    warm_up_steps: int | None = None
+    evaluate_every: int | None = None
 
 
 def finetune(
-    model: BertForSequenceClassification,
+    model: Any,
     train: Encoded,
     dev: Encoded,
     *,
@@ -133,12 +112,13 @@ def finetune(
     log: Callable[..., None],
     checkpoints: Path,
     seed: int,
+    scale: Scale | None = None,
     resume_from: Path | None = None,
 ) -> Tuned:
     """Train `model` in place to its last step; the weights of the best dev epoch are returned beside.
 
     Args:
-        model: a classifier of K classes.
+        model: a classifier of K classes, or of one number.
         train: rows to learn from, shuffled each epoch.
         dev: rows scored after each epoch.
         tuning: epochs or steps, and the optimizer's numbers.
@@ -146,6 +126,7 @@ def finetune(
         log: called as `log(step, **numbers)` after each epoch.
         checkpoints: folder that the Trainer's checkpoints are moved into, one an epoch.
         seed: of order and dropout.
+        scale: of the targets of a regression; None for classes.
         resume_from: a checkpoint folder to go on from.
     """
     scratch = checkpoints / "trainer"
@@ -154,10 +135,21 @@ def finetune(
     arguments = _arguments(scratch, tuning=tuning, placement=placement, total=total, seed=seed)
     begun = 0 if resume_from is None else int(resume_from.name.removeprefix("step-"))
     with Progress(total, "steps", label="randommask", start=begun) as bar:
-        watcher = _Watcher(dev, log=log, checkpoints=checkpoints, bar=bar, placement=placement)
+        watcher = _Watcher(
+            dev,
+            log=log,
+            checkpoints=checkpoints,
+            bar=bar,
+            placement=placement,
+            scale=scale,
+            every=tuning.evaluate_every,
+        )
         if resume_from is not None:
             watcher.load(resume_from / _BEST)
-        trainer = Trainer(model, arguments, train_dataset=train, callbacks=[watcher])
+        trainer = _PoolingTrainer(
+            model, arguments, data_collator=train.collate, train_dataset=train, callbacks=[watcher]
+        )
+        trainer.scale = scale
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch, not a sum already divided
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
@@ -166,26 +158,77 @@ def finetune(
     return watcher.tuned()
 
 
-def predict(model: Any, rows: Encoded, *, autocast: torch.dtype | None = None, batch_size: int = 128) -> Score:
-    """Score a classifier on all rows; its mode is left as it was."""
+def predict(
+    model: Any, rows: Encoded, *, autocast: torch.dtype | None = None, batch_size: int = 128, scale: Scale | None = None
+) -> Score | Fit:
+    """Score a model on all rows; its mode is left as it was. `scale` makes it a regression."""
+    logits = logits_of(model, rows, autocast=autocast, batch_size=batch_size)
+    return score(logits, rows.labels) if scale is None else fit(logits[:, 0] * scale.std + scale.mean, rows.labels)
+
+
+def logits_of(model: Any, rows: Encoded, *, autocast: torch.dtype | None = None, batch_size: int = 128) -> Tensor:
+    """Float32[N K] on the CPU: mean over the pieces of each row."""
     device, training = next(model.parameters()).device, model.training
     model.eval()
-    logits = []
+    found = []
     with torch.no_grad(), torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         for start in range(0, len(rows), batch_size):
-            part = slice(start, start + batch_size)
-            ids, attention = rows.input_ids[part].to(device), rows.attention_mask[part].to(device)
-            logits.append(model(input_ids=ids, attention_mask=attention).logits.float().cpu())
+            some = [rows[row] for row in range(start, min(start + batch_size, len(rows)))]
+            batch = {name: value.to(device) for name, value in rows.collate(some).items()}
+            out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            found.append(pooled(out, batch["rows"], count=len(some)).cpu())
     model.train(training)
-    return score(torch.cat(logits), rows.labels)
+    return torch.cat(found)
 
 
-def _with_labels(config: BertConfig, labels: Sequence[str]) -> BertConfig:
-    config.num_labels = len(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: number for number, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
-    return config
+class _PoolingTrainer(Trainer):
+    """Trainer whose loss is that of the rows, not of their pieces."""
+
+    scale: Scale | None = None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        labels = inputs["labels"]
+        logits = pooled(outputs.logits, inputs["rows"], count=len(labels))
+        if self.scale is None:
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+        else:
+            loss = torch.nn.functional.mse_loss(logits[:, 0], (labels - self.scale.mean) / self.scale.std)
+        return (loss, outputs) if return_outputs else loss
+
+
+def unscale(model: Any, scale: Scale) -> None:
+    """Let the model's last linear layer predict in the units of the targets."""
+    last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.mul_(scale.std)
+        if last.bias is not None:
+            last.bias.mul_(scale.std).add_(scale.mean)
+
+
+def headline(found: Score | Fit) -> float:
+    """The one number of a score: MCC of a classifier, Pearson's correlation of a regression."""
+    return found.mcc if isinstance(found, Score) else found.pearson
+
+
+def share_of_batch(batch_size: int) -> int:
+    """Rows of one of the processes that torchrun began, so that together they make the batch.
+
+    Raises:
+        UserError: the batch cannot be dealt evenly.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch_size % processes:
+        raise UserError(
+            f"--batch-size is {batch_size}, which {processes} processes cannot share evenly. Choose a multiple."
+        )
+    return batch_size // processes
 
 
 def _arguments(folder: Path, *, tuning: Tuning, placement: Placement, total: int, seed: int) -> TrainingArguments:
@@ -193,14 +236,15 @@ def _arguments(folder: Path, *, tuning: Tuning, placement: Placement, total: int
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=total,
-        per_device_train_batch_size=tuning.batch_size,
+        per_device_train_batch_size=share_of_batch(tuning.batch_size),
         learning_rate=tuning.learning_rate,
-        warmup_steps=round(tuning.warm_up_share * total),
+        warmup_steps=round(tuning.warm_up_share * total) if tuning.warm_up_steps is None else tuning.warm_up_steps,
         lr_scheduler_type="linear",
         weight_decay=tuning.weight_decay,
         max_grad_norm=1.0,
         logging_strategy="epoch",
-        save_strategy="epoch",
+        save_strategy="epoch" if tuning.evaluate_every is None else "no",
+        remove_unused_columns=False,
         use_cpu=device.type == "cpu",
         bf16=placement.precision == "bf16",
         fp16=placement.precision == "fp16",
@@ -216,12 +260,21 @@ def _arguments(folder: Path, *, tuning: Tuning, placement: Placement, total: int
 
 
 class _Watcher(TrainerCallback):
-    """Scores the dev set after each epoch, keeps the best weights, moves checkpoints into the run folder."""
+    """Scores the dev set after each epoch (or every so many steps), keeps the best weights, moves checkpoints into the run folder."""
 
     def __init__(
-        self, dev: Encoded, *, log: Callable[..., None], checkpoints: Path, bar: Progress, placement: Placement
+        self,
+        dev: Encoded,
+        *,
+        log: Callable[..., None],
+        checkpoints: Path,
+        bar: Progress,
+        placement: Placement,
+        scale: Scale | None,
+        every: int | None,
     ) -> None:
         self.dev, self.log, self.checkpoints, self.bar, self.placement = dev, log, checkpoints, bar, placement
+        self.scale, self.every = scale, every
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
         self.history: list[tuple[float, float, float]] = []
 
@@ -233,20 +286,33 @@ class _Watcher(TrainerCallback):
         assert self.best is not None, "no epoch was scored"
         return Tuned(self.best[2], self.best[1], self.history)
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        shown = {"dev_mcc": self.history[-1][2]} if self.history else {}
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if self.every is not None and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+            self._score(state, model)
+        shown = {self._name: self.history[-1][2]} if self.history else {}
         self.bar.advance(1, **shown)
 
     def on_epoch_end(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        found = predict(model, self.dev, autocast=self.placement.autocast)
-        epoch = len(self.history) + 1
-        self.history.append((float(state.epoch or epoch), found.loss, found.mcc))
-        self.log(state.global_step - 1, epoch=float(state.epoch or epoch), dev_loss=found.loss, dev_mcc=found.mcc)
+        if self.every is None:
+            self._score(state, model)
+
+    @property
+    def _name(self) -> str:
+        return "dev_mcc" if self.scale is None else "dev_pearson"
+
+    def _score(self, state: TrainerState, model: Any) -> None:
+        found = predict(model, self.dev, autocast=self.placement.autocast, scale=self.scale)
+        number = len(self.history) + 1
+        epoch = float(state.epoch or number)
+        self.history.append((epoch, found.loss, headline(found)))
+        self.log(state.global_step - 1, epoch=epoch, dev_loss=found.loss, **{self._name: headline(found)})
         if self.best is None or found.loss < self.best[0]:
             weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-            self.best = (found.loss, epoch, weights)
+            self.best = (found.loss, number, weights)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         source = self.checkpoints / "trainer" / f"checkpoint-{state.global_step}"

@@ -1,37 +1,111 @@
-"""Figures and the model card of a fine-tuned classifier."""
+"""What is told of a fine-tuned model: its numbers, the printed lines, figures and the model card."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from scarce_common_utils.figures import COLOURS, figure
+from randommask.data.labelled import Labelled
+from randommask.training.classification import Score
+from randommask.training.finetuning import Encoded, Tuned, headline
+from randommask.training.regression import Fit
+from scarce_common_utils.figures import COLOURS, figure, table
 
 _BRIGHT = 0.179  # relative luminance above which black is easier to read than white (WCAG contrast, equal for both)
 
 
-def draw_finetuning(
-    folder: Path,
-    *,
-    title: str,
-    history: Sequence[tuple[float, float, float]],
-    confusion: Tensor,
-    labels: Sequence[str],
-) -> list[Path]:
-    """Dev scores by epoch, and the test set's confusion matrix of the last epoch; returns the PNG's paths.
+REGRESSIONS = {
+    "positional": "regression, letters by position",
+    "kmer": "regression, 4-mer counts",
+}
+
+
+class Outcome(NamedTuple):
+    """What training gave: the test scores of the last weights and of those of the lowest dev loss; floors by name."""
+
+    tuned: Tuned
+    last: Score | Fit
+    chosen: Score | Fit
+    floors: dict[str, float]
+
+    @property
+    def metric(self) -> str:
+        """Name of the headline number."""
+        return "mcc" if isinstance(self.last, Score) else "pearson"
+
+
+def numbers_of(outcome: Outcome, *, split: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers of the run's record."""
+    metric, last, chosen = outcome.metric, outcome.last, outcome.chosen
+    numbers: dict[str, float | None] = {
+        f"{metric}_last": headline(last),
+        f"{metric}_chosen": headline(chosen),
+        "chosen_epoch": outcome.tuned.epoch,
+        "test_rows": split["counts"]["test"],
+        "test_rows_also_in_train": split["repeated"]["test rows also in train"],
+    }
+    if isinstance(last, Fit) and isinstance(chosen, Fit):
+        numbers |= {"spearman_last": last.spearman, "spearman_chosen": chosen.spearman}
+        numbers |= {"mean_square_last": last.loss, "mean_square_chosen": chosen.loss}
+    return numbers | {f"{metric}_{name}_regression": value for name, value in outcome.floors.items()}
+
+
+def rows_in_words(data: Labelled, sides: Mapping[str, Encoded], *, k: int) -> str:
+    """Rows of each side, and what is odd about them: too short, longer than the model, on two sides."""
+    counts = ", ".join(f"{count} {name}" for name, count in data.split["counts"].items())
+    lines = [f"rows: {counts}"]
+    if data.names:
+        classes = Counter(data.test.targets.tolist())
+        lines[0] += (
+            f"; test classes: {', '.join(f'{name} {classes[number]}' for number, name in enumerate(data.names))}"
+        )
+    for name, side in (("train", data.train), ("dev", data.dev), ("test", data.test)):
+        short = sum(len(sequence) < k for sequence in side.sequences)
+        if short:
+            lines.append(f"{short} {name} rows have fewer than {k} bases: the model sees nothing of them")
+        if sides[name].cut:
+            most = max(map(len, sides[name].pieces))
+            lines.append(
+                f"{sides[name].cut} {name} rows have more than {sides[name].specials.most} tokens: cut into even pieces "
+                f"(up to {most}), their logits averaged"
+            )
+    return "\n".join(lines + [f"{count} {text}" for text, count in data.split["repeated"].items() if count])
+
+
+def scores_in_words(outcome: Outcome) -> str:
+    """The printed table, beside the regressions."""
+    kind = "logistic " if outcome.metric == "mcc" else "ridge "
+    rows = [
+        ["last epoch", score_cell(outcome.last)],
+        [f"epoch {outcome.tuned.epoch}, lowest dev loss", score_cell(outcome.chosen)],
+        *([kind + text, f"{outcome.floors[name]:.3f}"] for name, text in REGRESSIONS.items() if name in outcome.floors),
+    ]
+    heading = "MCC" if outcome.metric == "mcc" else "Pearson r"
+    return table(["whole test set", heading], rows) + "\nThe model kept is that of the lowest dev loss."
+
+
+def score_cell(score: Score | Fit) -> str:
+    """The printed number; 0 is explained where it comes of a constant prediction, for which MCC is undefined."""
+    constant = isinstance(score, Score) and int((score.confusion.sum(0) > 0).sum()) == 1
+    return f"{headline(score):.3f}" + (", predicts one class only" if constant else "")
+
+
+def draw_finetuning(folder: Path, *, title: str, outcome: Outcome, labels: Sequence[str]) -> list[Path]:
+    """Dev scores by epoch, and a classifier's confusion matrix of the last epoch on the test set; returns the PNG's paths.
 
     Args:
         folder: the run's `figures`.
         title: command, data, model and seed; it opens each caption.
-        history: (epoch, dev loss in nats, dev MCC) of each epoch.
-        confusion: Int64[K K], rows true classes.
-        labels: K names.
+        outcome: of the training.
+        labels: K names; none for a regression.
     """
-    return [
-        _draw_dev(folder / "dev.png", history, title=title),
-        _draw_confusion(folder / "confusion.png", confusion, title=title, labels=labels),
-    ]
+    names = ("loss, nats a row", "MCC") if isinstance(outcome.last, Score) else ("mean square", "Pearson r")
+    paths = [_draw_dev(folder / "dev.png", outcome.tuned.history, title=title, names=names)]
+    if isinstance(outcome.last, Score):
+        paths.append(_draw_confusion(folder / "confusion.png", outcome.last.confusion, title=title, labels=labels))
+    return paths
 
 
 def classifier_card(
@@ -48,35 +122,39 @@ def classifier_card(
     Args:
         model: what it began as, in words.
         data: name of the training table.
-        labels: K names in the order of the classes.
+        labels: K names in the order of the classes; none for a regression.
         counts: rows by side.
         numbers: of the run's record.
         seed: of the run.
     """
-    classes = "\n".join(f"| {number} | {label} |" for number, label in enumerate(labels))
+    metric = "mcc" if labels else "pearson"
     rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    names = {"positional": "logistic regression, letters by position", "kmer": "logistic regression, 4-mer counts"}
+    kind = "logistic " if labels else "ridge "
     floors = "".join(
-        f"| {text} | {numbers[key]:.3f} |\n"
-        for name, text in names.items()
-        if (key := f"mcc_{name}_regression") in numbers
+        f"| {kind}{text} | {numbers[key]:.3f} |\n"
+        for name, text in REGRESSIONS.items()
+        if (key := f"{metric}_{name}_regression") in numbers
     )
-    return f"""# Classifier of DNA sequences, {model}
+    classes = "".join(f"| {number} | {label} |\n" for number, label in enumerate(labels))
+    classes = (
+        f"| class | label |\n|---|---|\n{classes}"
+        if labels
+        else "The one output is a number in the units of the labels.\n"
+    )
+    shown = "model.config.id2label[int(logits.argmax())]" if labels else "float(logits)"
+    return f"""# {"Classifier" if labels else "Regression"} of DNA sequences, {model}
 
 Made by `randommask finetune`, seed {seed}. Data: {data}; rows: {rows}. {numbers["test_rows_also_in_train"]} of the test rows also stand
 in the training rows. The weights in this folder are those of epoch {numbers["chosen_epoch"]}, which had the lowest dev loss.
 
-| whole test set | MCC |
+| whole test set | {"MCC" if labels else "Pearson r"} |
 |---|---|
-| this folder (epoch {numbers["chosen_epoch"]}) | {numbers["mcc_chosen"]:.3f} |
-| after the last epoch | {numbers["mcc_last"]:.3f} |
+| this folder (epoch {numbers["chosen_epoch"]}) | {numbers[f"{metric}_chosen"]:.3f} |
+| after the last epoch | {numbers[f"{metric}_last"]:.3f} |
 {floors}
 One seed says little.
 
-| class | label |
-|---|---|
 {classes}
-
 ```python
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -85,23 +163,23 @@ model = AutoModelForSequenceClassification.from_pretrained("this folder").eval()
 tokenizer = AutoTokenizer.from_pretrained("this folder", trust_remote_code=True)  # the folder carries the tokenizer's code
 with torch.no_grad():
     logits = model(**tokenizer(["GATTACAGATTACA"], return_tensors="pt")).logits
-print(model.config.id2label[int(logits.argmax())])
+print({shown})
 ```
 """
 
 
-def _draw_dev(path: Path, history: Sequence[tuple[float, float, float]], *, title: str) -> Path:
+def _draw_dev(path: Path, history: Sequence[tuple[float, float, float]], *, title: str, names: tuple[str, str]) -> Path:
     from matplotlib.ticker import MaxNLocator
 
     epochs = [epoch for epoch, _, _ in history]
-    with figure(path, x_label="", y_label="loss, nats a row", caption=f"{title}: dev set", size=(7.0, 5.2)) as axes:
+    with figure(path, x_label="", y_label=names[0], caption=f"{title}: dev set", size=(7.0, 5.2)) as axes:
         grid = axes.figure.add_gridspec(2, 1)
         axes.set_subplotspec(grid[0])
         below = axes.figure.add_subplot(grid[1], sharex=axes)
         below.spines[["top", "right"]].set_visible(False)
         below.grid(axis="y", color="#dddddd", linewidth=0.7)
         below.set_axisbelow(True)
-        below.set(xlabel="epoch", ylabel="MCC")
+        below.set(xlabel="epoch", ylabel=names[1])
         axes.plot(epochs, [loss for _, loss, _ in history], color=COLOURS[0], marker="o", markersize=4)
         below.plot(epochs, [mcc for _, _, mcc in history], color=COLOURS[1], marker="o", markersize=4)
         axes.set_ylim(bottom=0)
