@@ -15,6 +15,7 @@ from layermatch import (
     PseudoLabelWeighting,
     SoftMatchWeighting,
 )
+from layermatch.processes import summed
 
 IMAGES, STEPS = 40, 5
 
@@ -123,5 +124,7 @@ def worker(rank, folder):
     q = torch.eye(3, dtype=torch.float64)[[1, 2]] if rank == 0 else torch.eye(3, dtype=torch.float64)[[0, 0]]
     twice(q, indices=torch.tensor([4, 1]) if rank == 0 else torch.tensor([1, 3]))
     found["twice"] = state_of(twice)
+    given = torch.tensor([1.0 + rank, 5.0])
+    found["summed"], found["given"] = summed(given), given
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()

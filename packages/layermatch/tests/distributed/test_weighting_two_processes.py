@@ -49,6 +49,12 @@ def test_an_image_in_both_processes_keeps_the_later_ranks_label(in_two_processes
         assert one["twice"]["flexmatch_counts"].tolist() == [2, 2, 1, 0]
 
 
+def test_a_sum_leaves_what_it_was_given(in_two_processes):
+    for rank, one in enumerate(in_two_processes):
+        assert one["summed"].tolist() == [3.0, 10.0]
+        assert one["given"].tolist() == [1.0 + rank, 5.0]
+
+
 def unchanged():
     x = torch.arange(3.0, requires_grad=True)
     assert process_count() == 1

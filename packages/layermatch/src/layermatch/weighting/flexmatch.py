@@ -31,7 +31,7 @@ MAPPINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "convex": lambda beta: beta / (2.0 - beta),
     "linear": lambda beta: (beta + 1.0) / 2.0,
     "low_limit": lambda beta: 1.0 / (2.0 - beta),
-    "concave": lambda beta: ((beta.log1p() + 0.5) / (math.log(2.0) + 0.5)).clamp(max=1.0),
+    "concave": lambda beta: (beta.log1p() + 0.5) / (math.log(2.0) + 0.5),
 }
 
 
