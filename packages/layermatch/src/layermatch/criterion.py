@@ -2,7 +2,8 @@
 
 Two knots are kept loose. The classifier is owned by the wrapped model and only borrowed here, never a submodule: so
 DistributedDataParallel synchronises it although it is called outside `forward`, and the criterion has no parameter.
-And weighting state moves in `forward`, as published, while the centres move in `update()`, after an optimizer step.
+And weighting state and the reading `temporal` move in `forward`, as published, unless the loss is not finite, while
+centres and prototypes move in `update()`, after an optimizer step.
 
     loss = L_s + unlabelled_weight * L_u
     L_s  = mean_B H(y, softmax(F_l W^T + b))
