@@ -66,10 +66,19 @@ def test_each_kind_becomes_what_the_docstring_says(tmp_path, mode, suffix, recwa
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path, recwarn):
-    image, _ = made("P")
-    image.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
-    assert decode(tmp_path / "a.png")[0, 0].tolist() == list(RED)
+    image = Image.new("P", (4, 1))
+    image.putpalette([*RED, 0, 0, 0, 1, 2, 3, 9, 9, 9])
+    image.putdata([0, 1, 2, 3])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128, 255, 7]))
+    assert decode(tmp_path / "a.png")[0].tolist() == [list(RED), [0, 0, 0], [1, 2, 3], [9, 9, 9]]
     assert not recwarn.list
+
+
+def test_a_photo_is_decoded_at_its_full_size(tmp_path):
+    pixels = numpy.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=numpy.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert numpy.array_equal(decode(tmp_path / "a.jpg"), numpy.asarray(opened))
 
 
 def test_kinds_without_a_known_range_are_refused(tmp_path):
@@ -151,7 +160,7 @@ def test_any_first_part_lies_evenly_over_all(count):
     order = spread_out(count)
     assert sorted(order) == list(range(count))
     if count >= 97:
-        gaps = torch.tensor(sorted(order[:20])).diff()
+        gaps = torch.tensor([0, *sorted(order[:20]), count]).diff()
         assert int(gaps.max()) < count / 5
 
 

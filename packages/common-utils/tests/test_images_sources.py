@@ -197,6 +197,14 @@ def test_labels_that_are_words_and_columns_by_name(hub, tmp_path):
     assert load_images(str(tmp_path), selection=chosen)[0].labels.tolist() == [0, 1, -1, 0, 1, -1]
 
 
+def test_labels_that_are_numbers_with_gaps_mean_the_same_class_in_both_parts(hub, tmp_path):
+    made = pictures(hub, 4, labels=[3, 5, 5, 3], feature=hub.Value("int64"))
+    made.to_parquet(tmp_path / "train.parquet")
+    pictures(hub, 2, labels=[5, 3], feature=hub.Value("int64")).to_parquet(tmp_path / "test.parquet")
+    train, test = load_images(str(tmp_path))
+    assert (train.class_names, train.labels.tolist(), test.labels.tolist()) == (("3", "5"), [0, 1, 1, 0], [1, 0])
+
+
 def test_several_columns_of_classes_must_be_chosen_from(hub, tmp_path):
     kind = hub.ClassLabel(names=["a", "b"])
     made = pictures(hub, 4, label="species", labels=[0, 1, 0, 1], feature=kind)
