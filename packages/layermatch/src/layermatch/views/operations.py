@@ -41,8 +41,7 @@ def equalize(images: Tensor, rows: Tensor, sizes: Sequence[int]) -> Tensor:
     count, channels = images.shape[:2]
     pixels = images.flatten(0, 1).flatten(1)
     values = pixels.long()
-    ones = torch.ones((), dtype=torch.int64, device=images.device).expand_as(values)
-    histogram = values.new_zeros(count * channels, 256).scatter_add_(1, values, ones)
+    histogram = values.new_zeros(count * channels, 256).scatter_add_(1, values, torch.ones_like(values))
     last = histogram.gather(1, pixels.amax(1, keepdim=True).long())
     step = (values.shape[1] - last) // 255
     before = histogram.cumsum(1).sub_(histogram).add_(step // 2)

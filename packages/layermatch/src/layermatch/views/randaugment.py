@@ -127,22 +127,17 @@ def augmented(images: Tensor, draws: AugmentDraws) -> Tensor:
     rounds = rounds.to(images.device, non_blocking=True)
     for columns, counts in zip(rounds, sizes, strict=False):
         images = images.index_select(0, columns[:, 6])
-        parts, start, number = [], 0, 0
-        for family in FAMILIES:
-            own = counts[number : number + len(family.names)]
-            stop, number = start + sum(own), number + len(family.names)
-            if stop > start:
-                parts.append(family.apply(images[start:stop], columns[start:stop, :6], own))
-                start = stop
-        images = torch.cat(parts)
+        totals = [sum(own) for own in counts]
+        parts = zip(FAMILIES, images.split(totals), columns[:, :6].split(totals), counts, strict=True)
+        images = torch.cat([family.apply(some, rows, own) for family, some, rows, own in parts if len(some)])
     return images.index_select(0, rounds[-1, :, 6])
 
 
-def _plan(draws: AugmentDraws, *, size: tuple[int, int]) -> tuple[Tensor, list[list[int]]]:
+def _plan(draws: AugmentDraws, *, size: tuple[int, int]) -> tuple[Tensor, list[list[list[int]]]]:
     """Int32[draws+1 N 7]: parameter rows in sorted order and, last, the row of the round before that each is.
 
-    The last round has its order alone, back to the images' own. Besides, the number of images of each operation, a list
-    for each draw.
+    The last round has its order alone, back to the images' own. Besides, for each draw and family, the number of images
+    of each of its operations.
     """
     operations, magnitudes = draws.operations.numpy(), draws.magnitudes.numpy()
     count = operations.shape[1]
@@ -156,7 +151,9 @@ def _plan(draws: AugmentDraws, *, size: tuple[int, int]) -> tuple[Tensor, list[l
     chosen = numpy.take_along_axis(operations, orders, axis=1)
     strength = numpy.take_along_axis(magnitudes, orders, axis=1)
     rounds[:-1, :, :6] = parameter_rows(chosen.ravel(), strength.ravel(), size=size).reshape(*chosen.shape, 6)
-    return torch.from_numpy(rounds), [numpy.bincount(row, minlength=len(OPERATIONS)).tolist() for row in operations]
+    ends = numpy.cumsum([len(family.names) for family in FAMILIES])[:-1]
+    counts = [numpy.split(numpy.bincount(row, minlength=len(OPERATIONS)), ends) for row in operations]
+    return torch.from_numpy(rounds), [[own.tolist() for own in families] for families in counts]
 
 
 def _check(form: AugmentForm) -> None:
