@@ -33,7 +33,8 @@ TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 RECIPES_NEED = ("torchmetrics", "faster-coco-eval")  # average precision in the detection recipe
 # No hub is asked, and small tensors are slower on several threads than on one.
 TEST_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-EXAMPLES_NEED = {"imwa": ("accelerate",)}  # what an example shows beside the package, which does not need it
+# What tests and examples show a package to work with, and the package itself does not need.
+TESTS_NEED = {"layermatch": ("timm", "transformers"), "imwa": ("accelerate",)}
 
 
 @nox.session
@@ -57,7 +58,7 @@ def quickstart(session: nox.Session) -> None:
 @nox.parametrize("package", list(PACKAGES), ids=list(PACKAGES))
 def tests(session: nox.Session, package: str) -> None:
     """Run the tests of each package in an environment of its own, over its wheel."""
-    install(session, package, extras=EXTRAS[package], tools=(*TEST_TOOLS, *EXAMPLES_NEED.get(package, ())))
+    install(session, package, extras=EXTRAS[package], tools=(*TEST_TOOLS, *TESTS_NEED.get(package, ())))
     assert_installed(session, package)
     with session.chdir(ROOT / "packages" / package):
         session.run("python", "-m", "pytest", "-q", "-m", "not gpu", *session.posargs, env=TEST_ENVIRONMENT)
