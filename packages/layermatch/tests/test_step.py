@@ -190,7 +190,6 @@ def test_a_step_in_micro_batches_is_the_same_step(arm):
     assert whole[0].step == parts[0].step == steps
 
 
-
 def test_one_view_methods_leave_the_running_statistics_to_the_labelled_images():
     pseudo, alone = run("pseudolabel"), run("supervised")
     for _ in range(3):

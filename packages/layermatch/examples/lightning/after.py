@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from layermatch import LayerMatch
+from layermatch.integrations.lightning import LayerMatchCallback
 
 
 class Batches(torch.utils.data.IterableDataset):
@@ -40,10 +41,6 @@ class Model(lightning.LightningModule):
         f_labelled, f_weak, f_strong = features.split([len(images), len(weak), len(strong)])
         return self.criterion(labelled=(f_labelled, labels), weak=f_weak, strong=f_strong).loss
 
-    def optimizer_step(self, *args, **kwargs):
-        super().optimizer_step(*args, **kwargs)
-        self.criterion.update()
-
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9, nesterov=True)
 
@@ -59,7 +56,7 @@ def main(steps):
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    trainer = lightning.Trainer(max_steps=steps, accelerator="cpu", **quiet)
+    trainer = lightning.Trainer(max_steps=steps, accelerator="cpu", callbacks=[LayerMatchCallback()], **quiet)
     trainer.fit(model, torch.utils.data.DataLoader(Batches(images[:1297], labels[:1297]), batch_size=None))
     right = model.classifier(model.body(images[1297:])).argmax(1) == labels[1297:]
     print(f"test accuracy after {steps} steps: {100 * right.float().mean():.1f} %")

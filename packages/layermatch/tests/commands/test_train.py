@@ -1,6 +1,8 @@
 """`layermatch train` end to end on built-in real data: what it writes, that it resumes to the bit, and every error sentence."""
 
 import contextlib
+import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 
 from layermatch.commands import main, outcome
 from layermatch.commands import train as train_module
+from layermatch.training import loop as loop_module
 from scarce_common_utils.images import load_images
 
 FEW = ["--labels-per-class", "2"]
@@ -257,7 +260,9 @@ def test_a_finished_run_resumed_prints_its_table_again_and_changes_nothing(capsy
     before = last_state("done"), Path("done/metrics.jsonl").read_text()
     first = capsys.readouterr().out
     assert main(["train", "--resume", "done"]) == 0
-    assert capsys.readouterr().out == first
+    printed = capsys.readouterr()
+    assert printed.out == first
+    assert "this run is finished, all 24 steps of it; nothing is done again" in printed.err
     assert same(before, (last_state("done"), Path("done/metrics.jsonl").read_text()))
 
 
@@ -323,6 +328,116 @@ def test_a_learning_rate_that_explodes_stops_with_step_and_images(capsys):
     assert all(json.loads(line)["loss"] is not None for line in lines)
 
 
+def test_a_loss_that_is_not_finite_is_counted_and_left_behind_where_asked(monkeypatch, capsys):
+    whole = loop_module.train_step
+
+    def poisoned(state, batch, *, views, **options):
+        if state.step in (0, 5):
+            mean, factor = views.constants
+            views = dataclasses.replace(views, constants=(mean, factor * float("nan")))
+        whole(state, batch, views=views, **options)
+
+    monkeypatch.setattr(loop_module, "train_step", poisoned)
+    assert main([*RUN, "--out", "stopped"]) == 2
+    said = capsys.readouterr().err
+    assert "not finite at step 0 (learning rate 0.05, labelled images " in said
+    assert "--on-nonfinite count" in said
+    assert main([*RUN, "--on-nonfinite", "count", "--out", "counted"]) == 0
+    assert "left out: 2 steps whose loss was not finite" in capsys.readouterr().out
+    lines = [json.loads(line) for line in Path("counted/metrics.jsonl").read_text().splitlines()]
+    assert [line.get("steps_left_out") for line in lines] == [1] * 5 + [2] * 19
+    assert [line["loss"] is None for line in lines] == [step in (0, 5) for step in range(24)]
+    state = last_state("counted")
+    parts = [state["model"], state["average"], state["criterion"]]
+    assert all(value.isfinite().all() for part in parts for value in part.values())
+    assert json.loads(Path("counted/result.json").read_text())["numbers"]["steps_left_out"] == 2
+
+
+def test_seconds_count_all_sittings(monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 10)
+        assert main([*RUN, "--out", "broken"]) == 130
+    assert len(json.loads(Path("broken/sittings.json").read_text())) == 1
+    Path("broken/sittings.json").write_text("[1000.5]")
+    assert main(["train", "--resume", "broken"]) == 0
+    assert 1000.5 < json.loads(Path("broken/result.json").read_text())["seconds"] < 1500
+    sittings = json.loads(Path("broken/sittings.json").read_text())
+    assert main(["train", "--resume", "broken"]) == 0
+    assert json.loads(Path("broken/sittings.json").read_text()) == sittings
+    Path("broken/sittings.json").write_text('{"a": 1}')
+    assert main(["train", "--resume", "broken"]) == 2
+
+
+@pytest.mark.parametrize("moment", ["figures", "result.json"])
+def test_a_run_killed_at_its_end_ends_when_resumed(moment, whole, monkeypatch):
+    """Everything of the end is written again unless all of it is there: result.json comes last."""
+    with monkeypatch.context() as patched:
+        name = {"figures": "draw_figures", "result.json": "record_of"}[moment]
+        patched.setattr(outcome, name, lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*RUN, "--out", "late"]) == 130
+    assert not Path("late/result.json").exists()
+    assert main(["train", "--resume", "late"]) == 0
+    assert_same_run(whole(), "late")
+    assert Path("late/model/model.safetensors").read_bytes() == (whole() / "model/model.safetensors").read_bytes()
+
+
+OPTIONS = {
+    "every rule": ["--weighting", "freematch", "--variant", "torchssl", "--avg-clustering", "prototypes"],
+    "a reading over images": ["--avg-clustering", "temporal", "--weighting", "flexmatch", "--threshold", "0.2"],
+    "a teacher": ["--avg-clustering", "teacher", "--weighting", "softmatch"],
+    "a gate, wrong labels": ["--grad-relu", "agreement", "--corrupt", "fresh:0.5", "--threshold", "0"],
+    "one view": ["--method", "pseudolabel", "--threshold", "0.1"],
+    "parts": ["--accumulate", "2", "--channels-last", "--views", "fixmatch-pytorch", "--threshold", "0"],
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_work_and_resume_to_the_same_bits(name, monkeypatch):
+    options = ["train", "digits", *FEW, "--batch-size", "4", "--unlabelled-ratio", "2", "--steps", "6", *OPTIONS[name]]
+    options += ["--checkpoint-every", "3", "--evaluate-every", "3"]
+    assert main([*options, "--out", "whole"]) == 0
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        assert main([*options, "--out", "broken"]) == 130
+    assert main(["train", "--resume", "broken"]) == 0
+    assert_same_run("whole", "broken")
+
+
+def test_images_left_on_disk_give_the_same_bits():
+    data = photos()
+    options = ["train", data, "--labels-per-class", "2", *SMALL]
+    assert main([*options, "--in-memory", "--out", "memory"]) == 0
+    assert main([*options, "--no-in-memory", "--workers", "0", "--out", "disk"]) == 0
+    assert_same_run("memory", "disk")
+
+
+LAUNCHED = [
+    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "launched with --mixed_precision bf16, and --precision is float32"),
+    ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "--gradient_accumulation_steps 4, and --accumulate is 1"),
+    ({"ACCELERATE_USE_FSDP": "true"}, "launched with --use_fsdp"),
+]
+
+
+@pytest.mark.parametrize(("environment", "fragment"), LAUNCHED)
+def test_what_the_launcher_was_told_and_would_not_happen_is_refused(environment, fragment, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main([*RUN, "--out", "run"]) == 2
+    assert fragment in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_metrics_reach_tensorboard():
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (extra: tensorboard)")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert main([*RUN, "--out", "run", "--tracker", "tensorboard"]) == 0
+    events = EventAccumulator("run/tensorboard").Reload()
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    found = {event.step: event.value for event in events.Scalars("loss")}
+    assert found == pytest.approx({line["step"]: line["loss"] for line in lines})
+
+
 ERRORS = [
     (["train", "nowhere", "--labels-per-class", "2"], "nowhere is neither an existing path nor a known set"),
     (["train", "empty", "--labels-per-class", "2"], "empty is an empty folder"),
@@ -359,6 +474,18 @@ ERRORS = [
         "--unlabelled-weight is an option of --method pseudolabel, fixmatch, flexmatch, freematch, softmatch or layermatch",
     ),
     (["train", "digits", *QUICK, "--avg-clustering", "prototype"], "prototype"),
+    (["train", "digits", *QUICK, "--precision", "fp16", "--device", "cpu"], "--precision fp16 needs a GPU"),
+    (["train", "digits", *QUICK, "--accumulate", "3"], "--batch-size 4 cannot be cut into 3 equal parts"),
+    (["train", "digits", *FEW, "--weighting", "freematch", "--threshold", "0.9"], "--threshold changes nothing with"),
+    (["train", "digits", *FEW, "--variant", "torchssl"], "--variant changes nothing with --weighting fixed"),
+    (["train", "digits", *FEW, "--avg-clustering", "teacher", "--momentum", "0.9"], "Say --ema-momentum"),
+    (["train", "digits", *FEW, "--method", "fixmatch", "--weighting", "softmatch"], "--weighting is an option of"),
+    (["train", "digits", *FEW, "--corrupt", "pair"], "--corrupt is 'pair'. Say a kind and a share"),
+    (["train", "digits", *FEW, "--corrupt", "triple:0.3"], "kinds are uniform, pair, fresh"),
+    (["train", "digits", *FEW, "--uratio", "7"], "Here it is called --unlabelled-ratio"),
+    (["train", "digits", *FEW, "--ema_m", "0.999"], "Here it is called --ema-momentum"),
+    (["train", "digits", *FEW, "--amp"], "Here it is called --precision bf16"),
+    (["train", "digits", *FEW, "--tracker", "wandb"], "--tracker wandb needs the package wandb: pip install wandb"),
     (["train", "digits", *QUICK, "--device", "tpu9"], "--device is 'tpu9'"),
     (["train", "digits", *QUICK, "--model", "resnet1"], "--model is 'resnet1', which is not known. Did you mean"),
     (["train", "digits", *QUICK, "--model", "squeezenet1_0"], "SqueezeNet has no torch.nn.Linear"),
@@ -373,6 +500,8 @@ ERRORS = [
 
 @pytest.mark.parametrize(("argv", "fragment"), ERRORS, ids=[" ".join(argv[:1] + argv[-2:]) for argv, _ in ERRORS])
 def test_each_mistake_is_one_sentence_and_exit_code_2(argv, fragment, capsys, tmp_path):
+    if "wandb" in argv and importlib.util.find_spec("wandb") is not None:
+        pytest.skip("wandb is installed here, so nothing is missing")
     if "--model" in argv:
         pytest.importorskip("torchvision", reason="torchvision is not installed (extra: vision)")
     Path("empty").mkdir()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = ("plain", "lightning", "distributed")
+NAMES = ("plain", "accelerate", "lightning", "distributed")
 FILES = ("before.py", "after.py")
 STEPS = 150
 
@@ -37,7 +37,7 @@ def learned(printed):
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("name", ["plain", "lightning"])
+@pytest.mark.parametrize("name", ["plain", "accelerate", "lightning"])
 def test_it_runs_and_learns(name, file, capsys, monkeypatch, tmp_path):
     if name == "lightning":
         pytest.importorskip("lightning", reason="lightning is not installed (extra: lightning)")

@@ -20,8 +20,8 @@ from layermatch.training.guard import NonFinite, fill_momentum
 from layermatch.training.loop import Plan
 from layermatch.training.schedule import half_life_momentum
 from layermatch.training.separate import SeparateForwards
-from layermatch.training.state import METRICS, TrainingState
-from layermatch.training.step import ViewSettings, trained_parameters
+from layermatch.training.state import METRICS, TrainingState, trained_parameters
+from layermatch.training.step import ViewSettings
 from layermatch.views.normalise import Normalisation, constants_on, measure
 from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views

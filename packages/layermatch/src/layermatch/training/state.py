@@ -54,9 +54,10 @@ class TrainingState:
     wrapped: nn.Module | None = None
     processes: Processes = field(default_factory=Processes)
     kept: KeptBuffers = field(init=False)
+    parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kept = KeptBuffers(self.model)
+        self.kept, self.parameters = KeptBuffers(self.model), trained_parameters(self.model)
 
     @property
     def network(self) -> nn.Module:
@@ -113,3 +114,8 @@ class TrainingState:
         self.step = state["step"]
         if self.processes.rank < len(state["random"]):  # a process that was not there before keeps its fresh draws
             restore_random_state(state["random"][self.processes.rank])
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that are not frozen."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -20,6 +20,7 @@ from scarce_common_utils.streams import stream
 from .guard import all_finite, guarded_step
 from .processes import Processes
 from .state import MEANS, METRICS, TrainingState
+from .state import trained_parameters as trained_parameters  # one import for those who call a step
 
 ALONE = Processes()
 
@@ -86,7 +87,6 @@ def train_step(
     device = state.sums.device
     images = batch_views(batch, state.step, settings=views, processes=state.processes).to(device)
     batch = batch._replace(labels=batch.labels.to(device), truth=batch.truth.to(device))
-    parameters = trained_parameters(state.model)
     optimizer.zero_grad()
     state.kept.keep()
     loss, numbers = torch.zeros((), device=device), torch.zeros_like(state.sums)
@@ -100,7 +100,9 @@ def train_step(
         loss = loss + out.loss.detach()
         numbers = numbers + measured(out, part, classes=len(numbers) - len(METRICS))
     state.scaler.unscale_(optimizer)
-    sound, finite = state.processes.all(torch.stack([torch.isfinite(loss), all_finite(loss, parameters)])).unbind()
+    sound, finite = state.processes.all(
+        torch.stack([torch.isfinite(loss), all_finite(loss, state.parameters)])
+    ).unbind()
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     guarded_step(optimizer, finite)
@@ -150,11 +152,6 @@ def forward(state: TrainingState, images: Tensor, batch: Batch) -> LayerMatchOut
     return state.criterion(labelled=(views.pop("labelled"), batch.labels), **views, **more)
 
 
-def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that are not frozen."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
 def measured(out: LayerMatchOutput, batch: Batch, *, classes: int = 0) -> Tensor:
     """Float32[M+K] in the order of `state.METRICS`, then how many pseudo-labels of each of `classes` were used."""
     known = batch.truth >= 0
@@ -167,13 +164,10 @@ def measured(out: LayerMatchOutput, batch: Batch, *, classes: int = 0) -> Tensor
         out.labelled_loss,
         out.unlabelled_loss,
         used.float().mean() if len(used) else torch.zeros_like(out.loss),
-        known.sum(),
-        right.sum(),
-        (known & used).sum(),
-        (right & used).sum(),
     ]
-    numbers = torch.stack([part.detach().float() for part in parts])
+    counts = torch.stack([known, right, known & used, right & used]).sum(1, dtype=torch.float32)
+    numbers = torch.cat([torch.stack([part.detach().float() for part in parts]), counts])
     if not classes:
         return numbers
-    counts = numbers.new_zeros(classes)
-    return torch.cat([numbers, counts.index_add_(0, out.pseudo_labels, used.float())])
+    by_class = numbers.new_zeros(classes).index_add_(0, out.pseudo_labels, used.float())
+    return torch.cat([numbers, by_class])
