@@ -8,7 +8,7 @@ command lives in this folder and not in the package, `OWN: dict[str, Callable[[S
 
 An arm is one or several command lines of the package, run in order with the seed and a run folder each. The words of a
 command may hold `{data}` (the folder given by --data), `{prepared}` (the file that the experiment's recipe made), `{first}` (the
-run folder of the arm's first command) and `{seed}`.
+run folder of the arm's first command), `{package}` (the folder of the installed package) and `{seed}`.
 """
 
 from collections.abc import Callable

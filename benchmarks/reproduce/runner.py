@@ -134,7 +134,8 @@ class Reproduction:
                     yield experiment, name, seed
 
     def _task(self, experiment: Experiment, name: str, seed: int) -> Task:
-        filled = {"{data}": str(self.data)}
+        package = Path(str(importlib.import_module(self.package).__file__)).parent
+        filled = {"{data}": str(self.data), "{package}": str(package)}
         if experiment.prepared:
             filled["{prepared}"] = str(self._prepared(experiment.prepared, seed))
         lines = []
@@ -170,6 +171,9 @@ class Reproduction:
                 f"{', '.join(needing)} of {self.package} needs {', '.join(missing)}, and {place}. benchmarks/README.md says where "
                 "each file comes from; --experiment NAME runs a part."
             )
+        wordy = [e for e in self.experiments if e.name in names and "{data}" in str(e.words)]
+        if wordy and self.data is None:
+            raise UserError(f"{wordy[0].name} of {self.package} needs --data FOLDER. {wordy[0].note}")
         for file in differing_files(self.data, files) if self.data is not None else ():
             print(f"reproduce: {file} is not the file of benchmarks/README.md; numbers will differ.", file=sys.stderr)
 

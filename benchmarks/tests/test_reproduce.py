@@ -41,7 +41,7 @@ ARMS = {
     "plain": Arm((("train", "--method", "plain"),), without=("--threshold",)),
     "ours": Arm((("train", "--method", "ours"), ("second", "--run", "{first}")), cost=2),
     "long": Arm((("train",),), steps_factor=3),
-    "own": Arm((("here", "--word", "{seed}"),)),
+    "own": Arm((("here", "--word", "{seed}", "--list", "{package}/list.txt"),)),
 }
 OWN = {"here": lambda words: __import__("made_up.commands").commands.main(["of this folder", *words])}
 NUMBERS = (Number("accuracy", "accuracy", "%"), Number("second", "second", "%"), Number("never", "never"))
@@ -95,8 +95,8 @@ def made_up(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def reproduction(out, scale="cpu", **options):
-    return Reproduction("made_up", scale=scale, out=out, **options)
+def reproduction(out, scale="cpu", data=Path("d"), **options):
+    return Reproduction("made_up", scale=scale, out=out, data=data, **options)
 
 
 def words_of(out, experiment, arm, seed, command=1):
@@ -245,7 +245,9 @@ def test_missing_data_are_named_and_nothing_is_written(made_up, tmp_path):
     with pytest.raises(UserError, match=r"needy of made_up needs b/c\.txt, and .*data does not hold it"):
         reproduction(tmp_path / "out", scale="cpu-full", data=tmp_path / "data").run()
     with pytest.raises(UserError, match=r"needy of made_up needs a\.txt, b/c\.txt, and no folder was given"):
-        reproduction(tmp_path / "out", scale="cpu-full").run()
+        reproduction(tmp_path / "out", scale="cpu-full", data=None).run()
+    with pytest.raises(UserError, match=r"small of made_up needs --data FOLDER\. Small\."):
+        reproduction(tmp_path / "out", data=None).run()
     assert not (tmp_path / "out").exists()
     assert len(reproduction(tmp_path / "out", scale="cpu-full", experiments=["small"]).run()) == 4
 
@@ -292,7 +294,9 @@ def test_prepared_data_are_made_once_for_each_seed(made_up, tmp_path):
 
 def test_a_command_of_this_folder(made_up, tmp_path):
     reproduction(tmp_path, scale="quickstart", steps=9).run()
-    assert words_of(tmp_path, "own", "own", 5)[:5] == ["of this folder", "--word", "5", "--seed", "5"]
+    assert words_of(tmp_path, "own", "own", 5)[:-2] == [
+        *("of this folder", "--word", "5", "--list", str(made_up / "made_up" / "list.txt"), "--seed", "5")
+    ]
 
 
 def test_steps_and_seeds_replace_those_of_the_scale(made_up, tmp_path):

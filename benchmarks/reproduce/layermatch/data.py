@@ -94,7 +94,7 @@ def cifar(data: Path | None, seed: int, path: Path) -> None:
 
 
 def made(data: Path | None, seed: int, path: Path, *, side: int, classes: int, unlabelled: int = 0) -> None:
-    """Made images: coloured noise around a colour of each class, four for training and one for testing; some without a label."""
+    """Made images: coloured noise around a colour of each class, two of each for training, 20 for testing; some without a label."""
     generator = stream(seed, "split", "made")
     colours = torch.randint(64, 192, (classes, 1, 1, 3), generator=generator)
 
@@ -102,11 +102,11 @@ def made(data: Path | None, seed: int, path: Path, *, side: int, classes: int, u
         noise = torch.randint(-64, 64, (len(labels), side, side, 3), generator=generator)
         return (colours[labels] + noise).to(torch.uint8).numpy()
 
-    labels = torch.arange(classes).repeat(4)
+    labels = torch.arange(classes).repeat(2)
     hidden = torch.full((unlabelled,), -1)
     y_train = torch.cat([labels, hidden])
     x_train = images(torch.cat([labels, torch.arange(unlabelled) % classes]))
-    y_test = torch.arange(classes)
+    y_test = torch.arange(20) % classes
     names = numpy.array([f"made {number:03d}" for number in range(classes)])
     _save(path, Arrays(x_train, y_train.numpy(), images(y_test), y_test.numpy(), names))
 

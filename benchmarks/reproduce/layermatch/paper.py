@@ -12,9 +12,9 @@ ARMS = ("supervised", "fixmatch", "freematch", "grad-relu", "layermatch")
 
 
 class Set(NamedTuple):
-    """A data set of the protocol: `word` names it on the command line; labels are a class's, the paper's counts their sum."""
+    """A data set of the protocol: `words` name it on the command line; labels are a class's, the paper's counts their sum."""
 
-    word: str
+    words: tuple[str, ...]
     classes: int
     labels: tuple[int, ...]
     model: str
@@ -26,19 +26,20 @@ class Set(NamedTuple):
 
 
 SETS = {
-    "cifar10": Set("torchvision:CIFAR10", 10, (4, 25, 400), "wrn-28-2", 64, "0.0005", 2**20, 32, ""),
-    "cifar100": Set("torchvision:CIFAR100", 100, (4, 25, 100), "wrn-28-8", 64, "0.001", 2**20, 32, ""),
+    "cifar10": Set(("torchvision:CIFAR10",), 10, (4, 25, 400), "wrn-28-2", 64, "0.0005", 2**20, 32, ""),
+    "cifar100": Set(("torchvision:CIFAR100",), 100, (4, 25, 100), "wrn-28-8", 64, "0.001", 2**20, 32, ""),
     "svhn": Set(
-        "torchvision:SVHN", 10, (4, 25, 100), "wrn-28-2", 64, "0.0005", 2**20, 32,
-        " No mirroring, as google-research has it; USB mirrors.",
+        ("torchvision:SVHN", "--extra"), 10, (4, 25, 100), "wrn-28-2", 64, "0.0005", 2**20, 32,
+        " Pool with the extra images. No mirroring, as google-research has it; USB mirrors.",
     ),
     "stl10": Set(
-        "torchvision:STL10", 10, (4, 25, 100), "wrn-37-2", 64, "0.0005", 2**20, 96,
+        ("torchvision:STL10",), 10, (4, 25, 100), "wrn-37-2", 64, "0.0005", 2**20, 96,
         " Labels drawn by our seed, as in USB, not the ten folds.",
     ),
     "imagenet100": Set(
-        "{data}/imagenet-100", 100, (100,), "resnet50", 32, "0.0003", 2_000_000, 224,
-        " The list of 100 classes is that of the Contrastive Multiview Coding code: ours, LayerMatch's is not known.",
+        ("{data}/imagenet", "--classes", "{package}/data/imagenet100.txt"), 100, (100,), "resnet50", 32, "0.0003", 2_000_000, 224,
+        " imagenet/ in the folder of --data holds train/ and val/. The 100 classes are those of the Contrastive Multiview Coding "
+        "code: ours, LayerMatch's are not known.",
     ),
 }  # fmt: skip
 
@@ -95,7 +96,7 @@ def _experiment(name: str, entry: Set, labels: int) -> Experiment:
         f"{name}-{count}-labels",
         ARMS,
         (0, 1, 2),
-        {"train": (entry.word, *shared, *size, *full, *often, "--precision", "bf16")},
+        {"train": (*entry.words, *shared, *size, *full, *often)},
         {"train": entry.steps},
         note,
         trial=trial if labels == entry.labels[0] else None,
