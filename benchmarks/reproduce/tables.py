@@ -6,7 +6,7 @@ from pathlib import Path
 from reproduce.protocol import Experiment, Number
 from reproduce.runner import Reproduction
 from scarce_common_utils.figures import interval_figure, table
-from scarce_common_utils.records import Difference, Record, difference_text, paired_difference, summary
+from scarce_common_utils.records import Difference, Record, paired_difference, summary
 
 
 def rows(reproduction: Reproduction, experiment: Experiment, records: Sequence[Record]) -> list[list[str]]:
@@ -15,6 +15,8 @@ def rows(reproduction: Reproduction, experiment: Experiment, records: Sequence[R
     numbers = shown_numbers(reproduction, experiment, own)
     found = []
     for name in experiment.arms:
+        if not any(record.arm == name for record in own):
+            continue
         cells = [_cell(own, name, number) for number in numbers]
         found.append([name, *cells, f"{reproduction.arms_module.ARMS[name].cost:g}", f"{_seconds(own, name):.0f}"])
     for reference in getattr(reproduction.arms_module, "REFERENCES", ()):
@@ -88,18 +90,28 @@ def _differences(reproduction: Reproduction, experiment: Experiment, own: Sequen
     baseline = reproduction.baseline(experiment)
     if len({record.seed for record in own}) == 1:
         return ["One seed: these rows show that the method runs; they are no claim that one arm is better."]
-    lines = [
-        [arm, number.label, difference_text(difference)]
-        for number in shown_numbers(reproduction, experiment, own)
-        for arm, difference in _paired(reproduction, experiment, own, number).items()
-    ]
+    numbers = shown_numbers(reproduction, experiment, own)
+    found = [_paired(reproduction, experiment, own, number) for number in numbers]
+    lines = []
+    for arm in experiment.arms:
+        differences = [column.get(arm) for column in found]
+        first = next((difference for difference in differences if difference is not None), None)
+        if first is not None:
+            cells = [
+                "" if d is None else _difference(d, number) for d, number in zip(differences, numbers, strict=True)
+            ]
+            lines.append([arm, str(len(first.seeds)), *cells])
     if not lines:
         return []
-    heading = f"Paired differences from {baseline}, mean ± half-width of the 95 % interval over seeds:"
-    return [
-        heading,
-        table(["arm", "number", "difference"], sorted(lines, key=lambda line: experiment.arms.index(line[0]))),
-    ]
+    heading = f"Paired differences from {baseline}, mean ± half-width of the 95 % interval over n seeds:"
+    return [heading, table(["arm", "n", *(number.label for number in numbers)], lines)]
+
+
+def _difference(difference: Difference, number: Number) -> str:
+    """`+1.2 ± 0.4`, or `+1.2 (no interval)` of one seed; one decimal more than the number itself is shown with."""
+    mean = f"{difference.mean:+.{number.decimals + 1}f}"
+    width = difference.half_width
+    return f"{mean} (no interval)" if width is None else f"{mean} ± {width:.{number.decimals + 1}f}"
 
 
 def _paired(
