@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from imwa.averaging import copy_each
 from imwa.optimizer_state import is_counter
 from imwa.replica_sum import kind_of, refuse_unequal, widened
 from imwa.snapshot import OPTIMIZER
 from imwa.trees import flatten
 
 LIMBS, LIMB = 4, 16  # floats a word, bits a float
+GROUP = 2**18  # floats that are copied and looked over for a NaN while they are in cache
 Key = tuple[str, str]  # part and name
 
 
@@ -35,11 +37,32 @@ class Leaf(NamedTuple):
 Form = dict[Key, Leaf]
 
 
-def form_of(parts: Mapping[str, Mapping[str, Any]]) -> Form:
-    """Form of every leaf of all parts, in their order."""
-    return {
-        (part, name): _leaf_of(part, name, value) for part, values in parts.items() for name, value in values.items()
-    }
+class Forms:
+    """Forms of states that mostly look as the one before: told apart by their keys and their tensors' dtypes and shapes."""
+
+    def __init__(self) -> None:
+        self._look: list[Any] = []
+        self._form: Form = {}
+        self._digest = 0
+
+    def of(self, parts: Mapping[str, Mapping[str, Any]]) -> Form:
+        """Form of every leaf of all parts, in their order."""
+        look = [
+            (part, [*values], [(v.dtype, v.shape) if isinstance(v, torch.Tensor) else type(v) for v in values.values()])
+            for part, values in parts.items()
+        ]
+        if look != self._look:
+            self._form = {
+                (part, name): _leaf_of(part, name, value)
+                for part, values in parts.items()
+                for name, value in values.items()
+            }
+            self._look, self._digest = look, digest_of(repr([*self._form.items()]))
+        return self._form
+
+    def digest(self, form: Form) -> int:
+        """Digest of a form, order included."""
+        return self._digest if form is self._form else digest_of(repr([*form.items()]))
 
 
 def digest_of(value: Any) -> int:
@@ -65,7 +88,7 @@ class FlatBuffer:
     """
 
     def __init__(self, form: Form, *, replicas: int, device: torch.device) -> None:
-        self.form, self.replicas = dict(form), replicas
+        self.form, self.replicas = form, replicas
         self.sums = [key for key, leaf in form.items() if leaf.kind == "sum"]
         self.others = [key for key, leaf in form.items() if leaf.kind != "sum"]
         sizes = [_floats(form[key]) for key in self.sums]
@@ -77,8 +100,16 @@ class FlatBuffer:
         self.array = torch.zeros(length, dtype=self.dtype, device=device)
         parts = self.array[: self.floats].split(sizes) if sizes else ()
         self.views = {key: _viewed(part, form[key]) for key, part in zip(self.sums, parts, strict=True)}
-        self.flags = self.array[self.floats : self.floats + len(self.sums)]
-        self._words = self.array[self.floats + len(self.sums) :].view(replicas, self.words * LIMBS)
+        self._groups = _grouped(self.sums, sizes)
+
+    @torch.no_grad()
+    def fill_checked(self, values: Mapping[Key, torch.Tensor]) -> bool:
+        """Put one replica's tensors into the floats; whether none of them holds a NaN (one wait for the device)."""
+        largest: list[torch.Tensor] = []
+        for keys, begin, end in self._groups:
+            copy_each([self.views[key] for key in keys], [values[key] for key in keys])
+            largest.append(self.array[begin:end].amax())
+        return not largest or not bool(torch.isnan(torch.stack(largest)).any())
 
     @torch.no_grad()
     def fill(self, values: Sequence[Mapping[Key, torch.Tensor]]) -> None:
@@ -91,19 +122,18 @@ class FlatBuffer:
             first = [key for key in self.sums if key in mapping and key not in done]
             later = [key for key in self.sums if key in mapping and key in done]
             done.update(first)
-            if first:
-                torch._foreach_copy_([self.views[key] for key in first], [mapping[key] for key in first])  # pyright: ignore[reportPrivateImportUsage] (torch's optimizers use it)
+            copy_each([self.views[key] for key in first], [mapping[key] for key in first])
             for key in later:
                 self.views[key] += mapping[key].to(self.array.device)
 
     @torch.no_grad()
     def put_flags_and_words(self, unchanged: Mapping[Key, int], words: Mapping[int, Mapping[Key, int]]) -> None:
         """Flags by tensor, and the words of this process's replicas by key."""
-        table = [[words.get(m, {}).get(key, 0) for key in self.others] for m in range(self.replicas)]
-        limbs = _to_limbs(torch.tensor(table, dtype=torch.int64).view(self.replicas, self.words))
-        flags = torch.tensor([float(unchanged.get(key, 0)) for key in self.sums])
-        tail = torch.cat([flags.to(self.dtype), limbs.to(self.dtype).view(-1)])
-        self.array[self.floats :].copy_(tail)
+        table = torch.zeros(self.replicas, self.words, dtype=torch.int64)
+        for m, own in words.items():
+            table[m] = torch.tensor([own.get(key, 0) for key in self.others], dtype=torch.int64)
+        flags = torch.tensor([unchanged.get(key, 0) for key in self.sums], dtype=self.dtype)
+        self.array[self.floats :].copy_(torch.cat([flags, _to_limbs(table).to(self.dtype).view(-1)]))
 
     def read_flags_and_words(self) -> tuple[list[int], list[dict[Key, int]]]:
         """After the sum over processes: flags in the order of `sums`, and words by key for each replica."""
@@ -118,8 +148,9 @@ def tensors_of(parts: Mapping[str, Mapping[str, Any]], form: Form) -> dict[Key, 
     found: dict[Key, torch.Tensor] = {}
     for key, leaf in form.items():
         if leaf.kind == "sum":
-            value = parts[key[0]][key[1]].detach()
-            found[key] = torch.view_as_real(widened(value)) if value.is_complex() else value
+            value = parts[key[0]][key[1]]
+            complexes = leaf.dtype.startswith("complex")
+            found[key] = torch.view_as_real(widened(value.detach())) if complexes else value
     return found
 
 
@@ -149,6 +180,8 @@ def value_from_words(key: Key, leaf: Leaf, words: Sequence[int], *, own: Any) ->
         if {*words} != {digest_of(own)}:
             refuse_unequal(key[1], "replicas")
         return own
+    if isinstance(own, torch.Tensor) and len(set(words)) == 1 and _to_word(own) == words[0]:
+        return own
     values = [_from_word(word, leaf) for word in words]
     if leaf.kind == "counter":
         joined: Any = max(values)
@@ -165,6 +198,8 @@ def value_from_words(key: Key, leaf: Leaf, words: Sequence[int], *, own: Any) ->
 
 def narrowed(value: torch.Tensor, leaf: Leaf) -> torch.Tensor:
     """A float leaf in the dtype that it came in."""
+    if leaf.dtype == "float32" and value.dtype == torch.float32:
+        return value
     value = torch.view_as_complex(value) if leaf.dtype.startswith("complex") else value
     return value.to(getattr(torch, leaf.dtype))
 
@@ -178,6 +213,22 @@ def _leaf_of(part: str, name: str, value: Any) -> Leaf:
 
 def _floats(leaf: Leaf) -> int:
     return torch.Size(leaf.shape).numel() * (2 if leaf.dtype.startswith("complex") else 1)
+
+
+def _grouped(keys: Sequence[Key], sizes: Sequence[int]) -> list[tuple[list[Key], int, int]]:
+    """Keys of tensors that lie side by side, with where their floats begin and end; none is empty."""
+    groups: list[tuple[list[Key], int, int]] = []
+    own: list[Key] = []
+    begin = end = 0
+    for key, size in zip(keys, sizes, strict=True):
+        own.append(key)
+        end += size
+        if end - begin >= GROUP:
+            groups.append((own, begin, end))
+            own, begin = [], end
+    if end > begin:
+        groups.append((own, begin, end))
+    return groups
 
 
 def _viewed(part: torch.Tensor, leaf: Leaf) -> torch.Tensor:

@@ -76,7 +76,37 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 
 def flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Live leaves of the per-parameter state, "3/exp_avg" for parameter 3; what has not begun (None) is left out."""
-    return {name: leaf for name, leaf in flatten(take_state(optimizer, copied=False)).items() if leaf is not None}
+    leaves: dict[str, Any] = {}
+    for key, owner, _ in _owners(optimizer):
+        for name, leaf in optimizer.state.get(owner, {}).items():
+            if isinstance(leaf, torch.Tensor):
+                leaves[f"{key}/{name}"] = leaf
+            else:
+                inner = flatten({name: leaf}).items()
+                leaves.update({f"{key}/{path}": value for path, value in inner if value is not None})
+    return leaves
+
+
+def write_flat_state(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> None:
+    """Make the leaves of `flat_state` these, in place where they are tensors of the same form as the live ones.
+
+    Raises:
+        ValueError: as `state_from_flat`.
+    """
+    live = flat_state(optimizer)
+    if live.keys() == flat.keys() and all(_same_form(value, flat[name]) for name, value in live.items()):
+        copy_each([*live.values()], [flat[name] for name in live])
+        return
+    state = state_from_flat(flat)
+    for key, entries in take_state(optimizer, copied=False).items():
+        absent = {name: None for name, leaf in entries.items() if leaf is None}
+        state[key] = {**absent, **state.get(key, {})}
+    load_state(optimizer, state)
+
+
+def _same_form(live: Any, value: Any) -> bool:
+    both = isinstance(live, torch.Tensor) and isinstance(value, torch.Tensor)
+    return both and live.dtype == value.dtype and live.shape == value.shape
 
 
 def state_from_flat(flat: dict[str, Any]) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from imwa.compatibility import SHOWN_AT_MOST, describe
 from imwa.flat_buffer import (
     FlatBuffer,
     Form,
+    Forms,
     Key,
     Leaf,
     digest_of,
-    form_of,
     narrowed,
     tensors_of,
     value_from_words,
@@ -78,7 +78,7 @@ class AcrossProcesses:
         on_device = dist.get_backend(group) == "nccl"
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else torch.device("cpu")
         self._buffer: FlatBuffer | None = None
-        self._digest: tuple[list[tuple[Key, Leaf]], int] = ([], 0)  # of the form seen last
+        self._look = Forms()
         self.clear()
 
     def begin(self, objects: Objects, *, settings: Mapping[str, Any], episode: int | None) -> None:
@@ -120,6 +120,7 @@ class AcrossProcesses:
         self._bad: dict[int, str] = {}
         self._parts: Parts = {}
         self._start: dict[Key, torch.Tensor] = {}
+        self._filled = False  # the buffer holds the last replica and nothing else
         self._all_forms: dict[int, Form] = {}  # of all processes' replicas, where they differ
 
     @torch.no_grad()
@@ -128,16 +129,19 @@ class AcrossProcesses:
         self._parts = parts
         self._start = {(part, name): value for part, values in start.items() for name, value in values.items()}
         self._carried[replica] = dict(carried)
-        try:
-            for name, part in parts.items():
-                refuse_nan(part, part_label(label, name))
-        except HoldsNan as error:
-            self._bad[replica] = str(error)
-            return
-        form = self._forms[replica] = form_of(parts)
-        self._words[replica] = words_of(parts, form)
+        form = self._look.of(parts)
         tensors = tensors_of(parts, form)
         last = replica == self.own[-1]
+        # Alone with its process, a replica goes straight into the array and is looked over on the way; python's floats apart.
+        self._filled = last and len(self.own) == 1 and not self._deterministic and _floats_are_tensors(form)
+        if not self._filled or not self._buffer_for(form, replicas=self._replicas, like=tensors).fill_checked(tensors):
+            try:
+                for name, part in parts.items():
+                    refuse_nan(part, part_label(label, name))
+            except HoldsNan as error:
+                self._bad[replica], self._filled = str(error), False
+                return
+        self._forms[replica], self._words[replica] = form, words_of(parts, form)
         if self._deterministic or last:
             self._tensors[replica] = tensors if last else {key: value.clone() for key, value in tensors.items()}
         else:
@@ -202,7 +206,7 @@ class AcrossProcesses:
         table = torch.zeros(self._replicas, 4, dtype=torch.int64)
         for m in self.own:
             state = HOLDS_NAN if m in self._bad else FINE if m in self._forms else ABSENT
-            form = self._digest_of(self._forms[m]) if state == FINE else 0
+            form = self._look.digest(self._forms[m]) if state == FINE else 0
             table[m] = torch.tensor([state, digest_of(label), form, digest_of(self._carried.get(m))])
         table = table.to(self._device)
         self._together(label, lambda: dist.all_reduce(table, group=self._group))
@@ -258,8 +262,10 @@ class AcrossProcesses:
     @torch.no_grad()
     def _summed(self, form: Form, kept: list[int], counts: dict[Key, int], label: str) -> dict[str, dict[str, Any]]:
         """One flat all-reduce, divided."""
-        buffer = self._buffer_for(form, replicas=self._replicas)
-        buffer.fill([*self._tensors.values(), self._earlier])
+        filled = self._buffer if self._filled else None
+        buffer = self._buffer_for(form, replicas=self._replicas, like=next(iter(self._tensors.values()), {}))
+        if buffer is not filled:
+            buffer.fill([*self._tensors.values(), self._earlier])
         buffer.put_flags_and_words(self._unchanged, self._words)
         self._together(label, lambda: dist.all_reduce(buffer.array, group=self._group))
         flags, words = buffer.read_flags_and_words()
@@ -286,7 +292,7 @@ class AcrossProcesses:
         for m in kept:
             owner = next(r for r in range(self._size) if m in self._of(r))
             form = self._all_forms[m] if self._all_forms else self._any_form(kept)
-            buffer = self._buffer_for(form, replicas=1)
+            buffer = self._buffer_for(form, replicas=1, like=next(iter(self._tensors.values()), {}))
             if owner == self._rank:
                 buffer.fill([self._tensors[m]])
                 buffer.put_flags_and_words({}, {0: self._words[m]})
@@ -319,20 +325,18 @@ class AcrossProcesses:
     def _of(self, process: int) -> range:
         return range(process * self._replicas // self._size, (process + 1) * self._replicas // self._size)
 
-    def _buffer_for(self, form: Form, *, replicas: int) -> FlatBuffer:
-        if self._buffer is None or self._buffer.replicas != replicas or [*self._buffer.form.items()] != [*form.items()]:
-            tensors = next(iter(self._tensors.values()), {})
-            place = next((value.device for value in tensors.values()), self._device)
-            self._buffer = FlatBuffer(
-                form, replicas=replicas, device=self._device if self._device.type == "cuda" else place
-            )
-        return self._buffer
-
-    def _digest_of(self, form: Form) -> int:
-        known = [*form.items()]
-        if known != self._digest[0]:
-            self._digest = (known, digest_of(repr(known)))
-        return self._digest[1]
+    def _buffer_for(self, form: Form, *, replicas: int, like: Mapping[Key, torch.Tensor]) -> FlatBuffer:
+        """The buffer of before where it fits, on the device of `like`."""
+        known = self._buffer
+        if (
+            known is None
+            or known.replicas != replicas
+            or (known.form is not form and [*known.form.items()] != [*form.items()])
+        ):
+            place = next((value.device for value in like.values()), self._device)
+            known = FlatBuffer(form, replicas=replicas, device=self._device if self._device.type == "cuda" else place)
+            self._buffer = known
+        return known
 
     def _gather(self, when: str, value: Any) -> list[Any]:
         everyone: list[Any] = [None] * self._size
@@ -356,6 +360,10 @@ def lost(when: str) -> Iterator[None]:
             f"Another process of the averaging group ended or did not answer, at {when} ({reason}). Look there for the "
             "cause; then start all processes again from their last saved states."
         ) from error
+
+
+def _floats_are_tensors(form: Form) -> bool:
+    return all((leaf.kind != "mean" and leaf.kind != "counter") or leaf.dtype != "float" for leaf in form.values())
 
 
 def _words(leaf: Leaf) -> str:

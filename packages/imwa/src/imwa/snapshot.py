@@ -14,7 +14,7 @@ import torch
 from imwa.averaging import module_tensors, write_tensors
 from imwa.batch_norm import add_spread, squared_drifts
 from imwa.compatibility import require_same_form
-from imwa.optimizer_state import flat_state, load_groups, load_state, state_from_flat, take_groups, take_state
+from imwa.optimizer_state import flat_state, load_groups, take_groups, write_flat_state
 from imwa.trees import copy_state, flatten, rebuild
 
 MODEL, OPTIMIZER, GROUPS, NORMS = "model", "optimizer", "param_groups", "batch norm"
@@ -133,11 +133,7 @@ class Objects:
         for name, owner in self.carry.items():
             load_object(owner, carried[f"carry/{name}"], what=f"carry[{name!r}]")
         if OPTIMIZER in parts:
-            state = state_from_flat(parts[OPTIMIZER])
-            for key, entries in take_state(self.optimizer, copied=False).items():
-                absent = {name: None for name, leaf in entries.items() if leaf is None}
-                state[key] = {**absent, **state.get(key, {})}
-            load_state(self.optimizer, state)
+            write_flat_state(self.optimizer, parts[OPTIMIZER])
 
 
 def take_object(owner: Any) -> dict[str, Any]:
