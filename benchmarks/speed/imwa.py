@@ -1,19 +1,26 @@
-"""Rows of imwa: what the driver adds to the replicas' own steps, what a mean costs over a flat pass, and the import.
+"""Rows of imwa: what the driver adds to the replicas' own steps, what means and synchronising cost, and the import.
 
 Driver rows time a whole IMWA loop, and within it the steps alone, which are those of M plain runs: two separate loops of
 several seconds differ by more than the bar on a machine with anything else to do. The mean is set against one pass over
-flat arrays in blocks of 2 MiB, each array read once, without a NaN check: the fastest form known.
+flat arrays in blocks of 2 MiB, each array read once, without a NaN check: the fastest form known. The mean of files is set
+against the stream that one would write by hand: tensor by tensor with `add_`, then `save_file`, no NaN check.
 """
 
 import statistics
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from imwa import IMWA, average_state_dicts
+from imwa import IMWA, average_files, average_state_dicts
 from imwa.models.resnet_cifar import resnet32
+from speed.imwa_processes import side_by_side, synchronise
 from speed.rows import Row, import_seconds, in_turns
 
 REPLICAS = 2
@@ -75,9 +82,44 @@ def mean_row() -> Row:
     return Row(what, times.ours, times.peer, "flat pass in 2-MiB blocks", "CPU s", times.ours / times.peer, 1.15)
 
 
+def files_row() -> Row:
+    """Mean of 8 safetensors files of BERT-base, NaN check and writing included; 4.4 GB of disk, and of page cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _bert_files(Path(folder))
+        output = Path(folder) / "mean.safetensors"
+        times = in_turns(lambda: _average_anew(paths, output), lambda: _stream(paths, output), turns=4)
+    what = f"mean of {MODELS} safetensors files of BERT-base, NaN check and writing included"
+    return Row(what, times.ours, times.peer, "hand-written stream and save_file", "CPU s", times.ours / times.peer, 1.1)
+
+
+def files_memory_row() -> Row:
+    """Largest anonymous memory while files are averaged, sampled every 2 ms, in models."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _bert_files(Path(folder), count=2)
+        size = paths[0].stat().st_size
+        _average_anew(paths, Path(folder) / "mean.safetensors")  # loads what is loaded late
+        peak = _peak_anonymous(lambda: _average_anew(paths, Path(folder) / "mean.safetensors")) / size
+    what = "anonymous memory of a mean of files of BERT-base"
+    return Row(what, peak, 0.2, "the bar itself", "models", peak / 0.2, 1.0)
+
+
+def synchronising_row() -> Row:
+    """Two gloo processes of WRN-28-2: parameters, buffers, counters, NaN check and momentum."""
+    found = synchronise()
+    what = f"synchronising WRN-28-2 and its momentum ({found.size / 1e6:.1f} MB) over 2 gloo processes, CPU of both"
+    return Row(what, found.ours, found.peer, "one flat all-reduce, copies", "CPU s", found.ours / found.peer, 1.1)
+
+
+def side_by_side_row() -> Row:
+    """Wall seconds: holds for nothing but a machine with two idle cores."""
+    ours, peer = side_by_side()
+    what = "ResNet-32, two replicas in two processes against in turn (wall; needs two idle cores)"
+    return Row(what, ours, peer, "two plain loops side by side", "times as fast", ours / peer, 0.95, "at least")
+
+
 def imwa_import_row() -> Row:
     """CPU seconds that importing imwa, every public name loaded, adds to `import torch`."""
-    seconds = import_seconds("imwa.driver, imwa.averaging, imwa.batch_norm")
+    seconds = import_seconds("imwa.driver, imwa.averaging, imwa.batch_norm, imwa.files, imwa.processes")
     return Row(
         "import imwa, all public names, over import torch", seconds, 0.3, "the bar itself", "CPU s", seconds / 0.3, 1.0
     )
@@ -108,4 +150,59 @@ def _flat_pass(flats: list[Tensor]) -> Callable[[], Tensor]:
     return run
 
 
-ROWS = (resnet_row, mlp_row, mean_row, imwa_import_row)
+def _bert_files(folder: Path, *, count: int = MODELS) -> list[Path]:
+    paths = [folder / f"{index}.safetensors" for index in range(count)]
+    for path in paths:
+        save_file(_cut(torch.rand(sum(_size(shape) for shape in BERT_BASE))), path)
+    return paths
+
+
+def _average_anew(paths: list[Path], output: Path) -> None:
+    output.unlink(missing_ok=True)
+    average_files(paths, output)
+
+
+def _stream(paths: list[Path], output: Path) -> None:
+    files = [safe_open(path, "pt").__enter__() for path in paths]
+    mean: dict[str, Tensor] = {}
+    for name in files[0].keys():  # noqa: SIM118 (it is no dictionary)
+        total = files[0].get_tensor(name).clone()
+        for file in files[1:]:
+            total.add_(file.get_tensor(name))
+        mean[name] = total.div_(len(files))
+    save_file(mean, output)
+
+
+def _peak_anonymous(call: Callable[[], None]) -> int:
+    """Bytes over those before the call."""
+
+    def now() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+    before, seen, over = now(), [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            seen.append(now() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        over.set()
+        watcher.join()
+    return max(seen)
+
+
+ROWS = (
+    resnet_row,
+    mlp_row,
+    mean_row,
+    files_row,
+    files_memory_row,
+    synchronising_row,
+    side_by_side_row,
+    imwa_import_row,
+)
