@@ -1,4 +1,4 @@
-"""The command line: `randommask pretrain GENOME...` and `randommask finetune TRAIN`."""
+"""The command line: `randommask pretrain GENOME...`, `randommask finetune TRAIN`, `randommask gue --data GUE`."""
 
 import sys
 from collections.abc import Sequence
@@ -12,12 +12,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
     from randommask.commands.finetune import FINETUNE_HINTS, FinetuneConfig, finetune
+    from randommask.commands.gue import GUE_HINTS, GueConfig, gue
     from randommask.commands.pretrain import PRETRAIN_HINTS, PretrainConfig, pretrain
     from scarce_common_utils.command_line import Command, run_commands
 
     commands = {
         "pretrain": Command(pretrain, PretrainConfig, PRETRAIN_HINTS),
         "finetune": Command(finetune, FinetuneConfig, FINETUNE_HINTS),
+        "gue": Command(gue, GueConfig, GUE_HINTS),
     }
     return run_commands("randommask", __version__, commands, argv)
 

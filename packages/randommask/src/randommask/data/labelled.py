@@ -77,7 +77,7 @@ def read_labelled(
     rows = dict(zip(("train", *cut), sides, strict=True))
     tables = {name: source.rows(chosen) for name, chosen in rows.items()} | given
     names = label_names(tables["train"].labels) if task == "classes" else []
-    found = {name: _side(name, tables[name], names) for name in ("train", "dev", "test")}
+    found = {name: sided(name, tables[name], names) for name in ("train", "dev", "test")}
     if task == "regression" and float(found["train"].targets.std()) == 0:
         raise UserError(f"All training rows have the label {tables['train'].labels[0]!r}. A regression needs several.")
     return Labelled(names, **found, split={"rows": rows} | overlaps(tables))
@@ -112,7 +112,12 @@ def label_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def _side(side: str, rows: Table, names: Sequence[str]) -> Side:
+def sided(side: str, rows: Table, names: Sequence[str]) -> Side:
+    """Rows with targets: the numbers of their classes `names`, or real numbers where there are none.
+
+    Raises:
+        UserError: a label that no class has, or that is no finite number; it is named with `side`.
+    """
     if not names:
         return Side(rows.sequences, torch.tensor([_number(side, label) for label in rows.labels], dtype=torch.float32))
     numbers = {label: number for number, label in enumerate(names)}

@@ -34,6 +34,17 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, *, classes: int) -> Tens
     return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
 
 
+def macro_f1(confusion: Tensor) -> float:
+    """Mean over the classes of 2 right / (rows of the class + predictions of it), 0 where both are none.
+
+    Example:
+        >>> macro_f1(torch.tensor([[5, 0], [5, 0]]))
+        0.3333333333333333
+    """
+    right, both = confusion.diagonal().tolist(), (confusion.sum(0) + confusion.sum(1)).tolist()
+    return sum(2 * r / b if b else 0.0 for r, b in zip(right, both, strict=True)) / len(right)
+
+
 def matthews(confusion: Tensor) -> float:
     """Matthews correlation of a confusion matrix Int64[K K].
 
