@@ -25,9 +25,9 @@ METHODS = ("layermatch", "imwa", "randommask")
 PACKAGES = {"common-utils": "scarce_common_utils", **{method: method for method in METHODS}}  # folder -> module
 EXTRAS = {
     "common-utils": "images,figures,models,vision,hf",
-    "layermatch": "vision,hf,lightning",
+    "layermatch": "vision,hf,lightning,tensorboard",
     "imwa": "vision,hf",
-    "randommask": "",
+    "randommask": "parquet",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 RECIPES_NEED = ("torchmetrics", "faster-coco-eval")  # average precision in the detection recipe
@@ -92,7 +92,12 @@ def lint(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def typecheck(session: nox.Session) -> None:
     """Check types with pyright over the sources."""
-    install(session, *METHODS, extras="vision,hf", tools=("pyright[nodejs]", "nox", *TEST_TOOLS, *RECIPES_NEED))
+    install(
+        session,
+        *METHODS,
+        extras="vision,hf,lightning,parquet",
+        tools=("pyright[nodejs]", "nox", *TEST_TOOLS, *RECIPES_NEED),
+    )
     session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
 
 

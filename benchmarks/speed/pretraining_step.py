@@ -33,7 +33,7 @@ def measure(arm: str, size: Any, *, rows: int, hidden_dropout: float, attention_
     """Train `steps` steps after a first one that also makes the optimizer's state."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    tokenizer = KmerTokenizer(k=6)
+    tokenizer: Any = KmerTokenizer(k=6)
     examples = [{"input_ids": row} for row in torch.randint(5, 4101, (rows, TOKENS))]
     for example in examples:
         example["input_ids"][0], example["input_ids"][-1] = tokenizer.cls_token_id, tokenizer.sep_token_id

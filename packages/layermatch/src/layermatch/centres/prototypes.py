@@ -44,7 +44,9 @@ class Prototypes(Reading):
     prototype_seen: Tensor
     prototype_steps: Tensor
 
-    def __init__(self, classifier: nn.Module, *, classes: int, features: int, momentum: float = default_momentum) -> None:
+    def __init__(
+        self, classifier: nn.Module, *, classes: int, features: int, momentum: float = default_momentum
+    ) -> None:
         super().__init__()
         self.momentum = check_momentum(momentum, reading="prototypes")
         device = device_of(classifier)

@@ -92,7 +92,9 @@ def _parquet_rows(path: Path, raw: bytes, names: tuple[str, str]) -> Iterator[tu
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise UserError(f"{path} is a parquet file, which pyarrow reads. Install it: pip install pyarrow") from error
+        raise UserError(
+            f"{path} is a parquet file, which pyarrow reads. Install it: pip install 'randommask[parquet]'"
+        ) from error
     try:
         file = parquet.ParquetFile(io.BytesIO(raw))
         header = list(file.schema_arrow.names)
