@@ -277,3 +277,10 @@ def test_normalise_gives_mean_zero_and_deviation_one_and_repeats_grey():
     assert wide.shape == (4, 3, 8, 8)
     assert torch.equal(wide[:, 0], wide[:, 2])
     assert measure(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).deviation == (1.0,)
+
+
+def test_images_of_a_person_s_own_transform_stay_as_they_are_when_normalised():
+    images = torch.rand(2, 3, 4, 4)  # float already: the arithmetic must not go into them
+    kept = images.clone()
+    normalise(images, (torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 2.0)), channels=3)
+    assert torch.equal(images, kept)

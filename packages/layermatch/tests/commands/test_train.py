@@ -308,7 +308,8 @@ def test_a_folder_with_unlabelled_images_needs_no_number_of_labels(capsys):
         picture(Path("set/train/unlabelled", f"{number}.png"))
     assert main(["train", "set", *SMALL, "--out", "run"]) == 0
     split = json.loads(Path("run/split.json").read_text())
-    assert len(split["labelled"]) == 12
+    assert len(split["labelled"]) == len(set(split["labelled_names"])) == 12
+    assert all(Path("set", name).is_file() or Path("set/train", name).is_file() for name in split["labelled_names"])
     assert "on 6 test images" in capsys.readouterr().out
 
 

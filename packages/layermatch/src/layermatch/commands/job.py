@@ -1,6 +1,5 @@
 """From the options of `layermatch train` to everything that a run needs; refuses what cannot work, and writes nothing."""
 
-import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from layermatch.views.normalise import Normalisation, constants_on, measure
 from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.image_decoding import usable_cores
 from scarce_common_utils.image_sets import AnyImages, images_for_statistics
 from scarce_common_utils.images import StoredImages, data_digest, data_name, open_images, some_images
 from scarce_common_utils.streams import stream
@@ -142,7 +142,7 @@ def build_job(config: "TrainConfig", place: Place) -> Job:
         layout=layout(config),
         strong=partial(strong_views, form=config.views) if "strong" in state.criterion.needs else None,
     )
-    workers = choose_workers(config.workers, max(1, (os.cpu_count() or 1) // place.processes.count))
+    workers = choose_workers(config.workers, max(1, usable_cores() // place.processes.count))
     name = data_name(config.data)
     return Job(
         config=config,
@@ -155,6 +155,8 @@ def build_job(config: "TrainConfig", place: Place) -> Job:
             "training_sha256": data_digest(training),
             "test_sha256": data_digest(test),
             "labelled": labelled.tolist(),
+            # Read by people; indices decide. A file's path in the data folder, else the image's number.
+            "labelled_names": [training.names[index] for index in labelled.tolist()] if training.names else [],
         },
         state=state,
         plan=build_plan(config),
