@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from imwa.training.batches import Order, augmented, normalised, pixel_constants
 from imwa.training.company import Company
 from imwa.training.evaluation import Evaluation, evaluate
 from imwa.training.loop import Schedule
+from imwa.training.objective import Objective, build_objective
 from imwa.training.state import TrainingState
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sources import torchvision_model
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from imwa.commands.train import TrainConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-OURS = {"small": small_resnet, "resnet32": resnet32}
+OURS: dict[str, Callable[..., nn.Module]] = {"small": small_resnet, "resnet32": resnet32}
 LARGEST_SIDE_OF_ONE_THREAD = 16
 BATCHES_FOR_NORMS = 20  # shuffled, augmented batches over which BatchNorm statistics are measured anew
 PER_METHOD = {"single": ("one", "one"), "mwa": ("replicas", "one"), "imwa": ("replicas", "episodes")}
@@ -76,6 +77,16 @@ class Job:
     def prepare(self, images: Tensor) -> Tensor:
         """UInt8[B C H W] -> what the model takes, on its device."""
         return normalised(images, self.constants, channels=self.channels).to(self.device)
+
+    def objective(self) -> Objective:
+        """What the run trains on."""
+        return build_objective(
+            self.config.loss,
+            counts=self.counts,
+            deferred=self.config.reweighting == "deferred",
+            steps=self.config.steps,
+            device=self.device,
+        )
 
     def batch(self, replica: Replica, step: int) -> tuple[Tensor, Tensor]:
         """Images and labels of a replica's step."""
@@ -217,7 +228,8 @@ def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, 
     classes, channels = len(training.class_names), training.images.shape[1]
     seed_random_state(stream_seed(config.seed, "init"))
     if config.model in OURS:
-        model: nn.Module = OURS[config.model](classes, channels=channels)
+        cosine = {"cosine": True} if config.loss == "ldam" else {}
+        model: nn.Module = OURS[config.model](classes, channels=channels, **cosine)
     else:
         model, channels = torchvision_model(config.model, classes, ours=tuple(OURS), package="imwa"), 3
     _try_model(model, config, channels=channels, size=tuple(training.images.shape[-2:]))
@@ -225,13 +237,13 @@ def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, 
     return model, channels
 
 
-def recipe(model: str) -> tuple[str, str]:
+def recipe(model: str, *, cosine: bool = False) -> tuple[str, str]:
     """Import line and expression that build a model of this name again; `config` is the written model's config.json."""
     if model in OURS:
         name = OURS[model].__name__
         return (
             f"from imwa.models.resnet_cifar import {name}",
-            f'{name}(len(config["class_names"]), channels=config["channels"])',
+            f'{name}(len(config["class_names"]), channels=config["channels"]{", cosine=True" if cosine else ""})',
         )
     return (
         "from torchvision.models import get_model",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from imwa import __version__
-from imwa.commands.job import Job, build_job, plan_of, recipe
+from imwa.commands.job import OURS, Job, build_job, plan_of, recipe
 from imwa.processes import ProcessLost
 from imwa.training.company import Company, company
 from imwa.training.loop import Surroundings
@@ -36,6 +36,8 @@ HINTS = {
     "epochs": "--steps (optimizer steps of one replica)",
     "total_steps": "--steps",
     "algorithm": "--method",
+    "loss_type": "--loss",
+    "train_rule": "--reweighting (DRW is deferred)",
 }
 # What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
 MAY_CHANGE = ("device", "download", "data_folder", "checkpoint_every")
@@ -81,6 +83,14 @@ class TrainConfig(RunOptions, ImageDataOptions):
     deterministic: Annotated[
         bool, Option("With several processes, sum in replica order: the bits of one process, for more traffic")
     ] = False
+    loss: Annotated[
+        Literal["cross-entropy", "balanced-softmax", "logit-adjustment", "ldam"],
+        Option("Trained on; the last three balance rare classes (ldam: small and resnet32, with cosine logits)"),
+    ] = "cross-entropy"
+    reweighting: Annotated[
+        Literal["none", "deferred"],
+        Option("deferred: from 80 % of the run on, weigh classes by the effective number of their images (DRW)"),
+    ] = "none"
     model: Annotated[str, Option("small (8 layers, for 8x8 to 32x32), resnet32, or a torchvision model's name")] = (
         "small"
     )
@@ -128,6 +138,10 @@ class TrainConfig(RunOptions, ImageDataOptions):
                 raise UserError(
                     f"{flag} changes nothing with --method {self.method}. Leave it out, or choose --method imwa."
                 )
+        if self.loss == "ldam" and self.model not in OURS:
+            raise UserError(
+                f"--loss ldam needs a classifier of cosines, which {self.model} has not. Choose --model {' or '.join(OURS)}."
+            )
         if self.class_order != "drawn" and self.imbalance is None:
             raise UserError(
                 f"--class-order is {self.class_order}, but without --imbalance no class is made rare. Give --imbalance."
@@ -228,6 +242,7 @@ def fit(run: RunFolder, job: Job, together: Company) -> None:
         around = Surroundings(
             batch=job.batch,
             autocast=job.autocast,
+            objective=job.objective(),
             accuracy=lambda model: job.evaluation(model).accuracy,
             log=run.log,
             save=save,
@@ -279,7 +294,7 @@ def model_card(job: Job, *, accuracy: float) -> ModelCard:
     config, steps = job.config, job.schedule.steps
     replicas, episodes = plan_of(config)
     method = "one plain run" if replicas == 1 else f"{replicas} replicas averaged {episodes} times"
-    builder, build = recipe(config.model)
+    builder, build = recipe(config.model, cosine=config.loss == "ldam")
     height, width = job.training.images.shape[-2:]
     mean, deviation = (constant.flatten().tolist() for constant in job.constants)
     return ModelCard(
@@ -293,6 +308,7 @@ def model_card(job: Job, *, accuracy: float) -> ModelCard:
         facts={
             "data": f"{job.data_name}, {len(job.training)} training images",
             "method": f"{config.method}: {method}",
+            "loss": config.loss + (", re-weighted from 80 % of the run on" if config.reweighting == "deferred" else ""),
             "steps": f"{steps} global, {steps * replicas} in all",
             "seed": str(config.seed),
             "test accuracy": f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}",

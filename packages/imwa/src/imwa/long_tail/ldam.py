@@ -43,9 +43,11 @@ class CosineClassifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Float[N D] -> Float[N K]."""
-        wide = widened(features)
-        weight = self.weight.to(wide.dtype)
-        return nn.functional.linear(nn.functional.normalize(wide, dim=-1), nn.functional.normalize(weight, dim=-1))
+        # Autocast would round the cosines to halves before LDAM multiplies them by 30.
+        with torch.autocast(features.device.type, enabled=False):
+            wide = widened(features)
+            weight = self.weight.to(wide.dtype)
+            return nn.functional.linear(nn.functional.normalize(wide, dim=-1), nn.functional.normalize(weight, dim=-1))
 
 
 class LDAMLoss(nn.Module):

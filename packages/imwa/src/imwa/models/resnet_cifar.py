@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from imwa.long_tail.ldam import CosineClassifier
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions with BatchNorm around a shortcut without parameters: (N, C, H, W) -> (N, C', H/s, W/s)."""
@@ -42,16 +44,19 @@ class CifarResNet(nn.Module):
         channels: C of the images.
         widths: width of each block.
         strides: stride of each block.
+        cosine: a `CosineClassifier`, for LDAM: logits are cosines in [-1, 1].
     """
 
-    def __init__(self, classes: int, *, channels: int, widths: Sequence[int], strides: Sequence[int]) -> None:
+    def __init__(
+        self, classes: int, *, channels: int, widths: Sequence[int], strides: Sequence[int], cosine: bool = False
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
         before = [widths[0], *widths[:-1]]
         blocks = [Block(c, w, stride=s) for c, w, s in zip(before, widths, strides, strict=True)]
         self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(widths[-1], classes)
+        self.classifier = CosineClassifier(widths[-1], classes) if cosine else nn.Linear(widths[-1], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -62,13 +67,13 @@ class CifarResNet(nn.Module):
         return self.classifier(features.mean((2, 3)))
 
 
-def resnet32(classes: int, *, channels: int = 3) -> CifarResNet:
+def resnet32(classes: int, *, channels: int = 3, cosine: bool = False) -> CifarResNet:
     """ResNet-32: three stages of 5 blocks at widths 16, 32, 64 and strides 1, 2, 2; 0.46 M parameters."""
     widths = [16] * 5 + [32] * 5 + [64] * 5
     strides = [1] * 5 + [2, 1, 1, 1, 1] * 2
-    return CifarResNet(classes, channels=channels, widths=widths, strides=strides)
+    return CifarResNet(classes, channels=channels, widths=widths, strides=strides, cosine=cosine)
 
 
-def small_resnet(classes: int, *, channels: int = 1, width: int = 12) -> CifarResNet:
+def small_resnet(classes: int, *, channels: int = 1, width: int = 12, cosine: bool = False) -> CifarResNet:
     """Eight layers at one width, strides 1, 2, 2: for images of 8x8 to 32x32."""
-    return CifarResNet(classes, channels=channels, widths=[width] * 3, strides=[1, 2, 2])
+    return CifarResNet(classes, channels=channels, widths=[width] * 3, strides=[1, 2, 2], cosine=cosine)

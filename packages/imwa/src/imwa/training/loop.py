@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from imwa.replica import Replica
 from imwa.training.company import Company
+from imwa.training.objective import Objective, cross_entropy
 from imwa.training.schedule import learning_rate
 from imwa.training.state import TrainingState
 from imwa.training.step import train_step
@@ -66,6 +67,7 @@ class Surroundings:
         bar: shows progress.
         finished: called on the last average before its checkpoint; its numbers join the average's line.
         company: the processes that train this run.
+        objective: logits, labels and the global step to the loss.
     """
 
     batch: Callable[[Replica, int], tuple[Tensor, Tensor]]
@@ -76,6 +78,7 @@ class Surroundings:
     bar: Bar
     finished: Callable[[nn.Module], dict[str, float]]
     company: Company = field(default_factory=Company)
+    objective: Objective = cross_entropy
 
 
 def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> None:
@@ -111,7 +114,15 @@ class _Loop:
         state, schedule, around = self.state, self.schedule, self.around
         images, labels = around.batch(replica, step)
         rate = learning_rate(schedule.schedule, step, steps=schedule.steps, rate=schedule.rate)
-        train_step(state, images, labels=labels, learning_rate=rate, autocast=around.autocast())
+        train_step(
+            state,
+            images,
+            labels=labels,
+            learning_rate=rate,
+            autocast=around.autocast(),
+            objective=around.objective,
+            step=step,
+        )
         ends = step == replica.steps.stop - 1
         last_of_episode = ends and replica.index == state.iterative.plan.replicas - 1
         numbers: dict[str, float] = {}

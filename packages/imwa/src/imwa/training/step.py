@@ -3,9 +3,9 @@
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from imwa.training.objective import Objective
 from imwa.training.state import TrainingState
 
 
@@ -16,8 +16,10 @@ def train_step(
     labels: Tensor,
     learning_rate: float,
     autocast: AbstractContextManager[Any],
+    objective: Objective,
+    step: int,
 ) -> None:
-    """Advance model and optimizer by one step of plain cross-entropy.
+    """Advance model and optimizer by one step.
 
     Args:
         state: moved in place.
@@ -25,13 +27,15 @@ def train_step(
         labels: Int64[B] on the same device.
         learning_rate: of this step.
         autocast: context of the forward pass.
+        objective: logits, labels and the global step to a loss.
+        step: global step, from 0.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.model.train()
     state.optimizer.zero_grad()
     with autocast:
-        loss = torch.nn.functional.cross_entropy(state.model(images), labels)
+        loss = objective(state.model(images), labels, step)
     state.scaler.scale(loss).backward()
     state.scaler.step(state.optimizer)
     state.scaler.update()
