@@ -18,8 +18,16 @@ def test_pixels_labels_and_indices_belong_together():
     assert batch.unlabelled.shape == (8, 1, 2, 2)
     assert batch.labels.tolist() == [int(image[0, 0, 0]) % 4 for image in batch.labelled]
     assert batch.indices.tolist() == [int(image[0, 0, 0]) for image in batch.unlabelled]
-    assert batch.truth.tolist() == [index % 4 if index < 15 else -1 for index in batch.indices.tolist()]
+    known = [index % 4 if index < 15 and index not in (2, 3, 9) else -1 for index in batch.indices.tolist()]
+    assert batch.truth.tolist() == known  # images that are trained on would speak for those without a label
     assert {int(image[0, 0, 0]) for image in batch.labelled} <= {2, 3, 9}
+
+
+def test_where_every_label_is_known_the_truth_is_every_label():
+    images, labels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 0, 1])
+    source = Batches(images, labels, labelled_indices=torch.tensor([0, 1]), seed=0, batch_size=1, unlabelled_ratio=6)
+    batch = source(0)
+    assert batch.truth.tolist() == [index % 2 for index in batch.indices.tolist()]
 
 
 def test_a_batch_is_a_function_of_the_step():

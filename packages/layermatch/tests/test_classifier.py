@@ -275,3 +275,10 @@ def test_a_compiled_model_is_refused_and_a_split_one_can_be_compiled():
     split.compile(backend="eager", fullgraph=True)
     assert torch.equal(split(images()), expected)
     assert split.body.get_submodule("last").seen is None
+
+
+def test_a_softmax_behind_the_classifier_is_named_as_what_must_go():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Softmax(-1))
+    split = split_classifier(model)
+    with pytest.raises(ValueError, match=r"Take away what comes behind it \(a softmax .*Its linear layers are: 1\."):
+        split(torch.randn(2, 3, 2, 2))

@@ -54,8 +54,9 @@ class SplitModel(nn.Module):
         output = answer_of(output, features)
         if features is None or output is not features:
             raise ValueError(
-                f"{self._what_is_wrong()}: the model returned a {type(output).__name__} of its own. Name the layer whose"
-                f" output the model returns: split_classifier(model, classifier='...'). {linear_layers(self.body)}"
+                f"{self._what_is_wrong()}: the model returned a {type(output).__name__} of its own. Take away what comes"
+                " behind it (a softmax belongs to the loss), or name the layer whose output the model returns:"
+                f" split_classifier(model, classifier='...'). {linear_layers(self.body)}"
             )
         if features.dim() != 2:
             raise ValueError(
@@ -120,7 +121,9 @@ def answer_of(output: Any, features: Tensor | None) -> Any:
 
 def linear_layers(model: nn.Module) -> str:
     """A sentence with the names of a model's linear layers, the last ones of many."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
+    names = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear | ClassifierMarker) and name
+    ]
     shown = [*(["..."] if len(names) > 8 else []), *names[-8:]]
     return f"Its linear layers are: {', '.join(shown) or 'none'}."
 

@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     """What one step sees, on the device.
 
     `labelled` UInt8[B C H W], `labels` Int64[B]; `unlabelled` UInt8[U C H W], `indices` Int64[U] (their places among all
-    images) and `truth` Int64[U], their true labels where known, else -1: to be measured with, never to be trained on.
+    images) and `truth` Int64[U], their true labels where known, else -1: to be measured with, never to be trained on (`known_truth`).
     """
 
     labelled: Tensor
@@ -123,10 +123,28 @@ class Batches:
             with_unlabelled=with_unlabelled,
             part=part,
         )
+        self._truth = known_truth(labels, labelled_indices)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, from 0: this process's part of it."""
         device = self._labels.device
         labelled, pool = (places.to(device, non_blocking=True) for places in self.places(step))
         images, labels = self._images, self._labels
-        return Batch(images[labelled], labels[labelled], images[pool], pool, labels[pool])
+        return Batch(images[labelled], labels[labelled], images[pool], pool, self._truth[pool])
+
+
+def known_truth(labels: Tensor, labelled_indices: Tensor) -> Tensor:
+    """Int64[N], the labels to measure pseudo-labels with; -1 where there is none.
+
+    Where some images have no label, those that are trained on are left out too: they come up in the pool as well, and pseudo-labels
+    of images that were learnt by heart would stand for all the others.
+
+    Args:
+        labels: Int64[N]; -1 where unknown.
+        labelled_indices: Int64[L], the images whose labels are trained on.
+    """
+    if not bool((labels < 0).any()):
+        return labels
+    truth = labels.clone()
+    truth[labelled_indices.to(labels.device)] = -1
+    return truth

@@ -18,7 +18,7 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.images import ImageSet, StoredImages
 from scarce_common_utils.streams import stream
 
-from .batches import Batch, Batches, Places
+from .batches import Batch, Batches, Places, known_truth
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 MOST_WORKERS = 8
@@ -74,6 +74,7 @@ class StreamedBatches(Batches):
             with_unlabelled=with_unlabelled,
             part=part,
         )
+        self._truth = known_truth(self._labels, labelled_indices)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, from 0: this process's part of it.
@@ -100,7 +101,7 @@ class StreamedBatches(Batches):
             self.close()
         labelled, pool = (places.to(self._device, non_blocking=True) for places in self.places(step))
         seen = pixels.split([len(labelled), len(pool)])
-        return Batch(seen[0], self._labels[labelled], seen[1], pool, self._labels[pool])
+        return Batch(seen[0], self._labels[labelled], seen[1], pool, self._truth[pool])
 
     def close(self) -> None:
         """End the workers; a later step starts them again."""
