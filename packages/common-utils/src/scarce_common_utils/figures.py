@@ -125,6 +125,7 @@ def interval_figure(
             axes.errorbar(mean, -number, xerr=half_width or None, fmt="o", color=COLOURS[0], capsize=3, markersize=5)
         axes.axvline(reference, color="#555555", linewidth=1, linestyle="--")
         axes.set_yticks([-number for number in range(len(intervals))], list(intervals))
+        axes.set_ylim(0.5 - len(intervals), 0.5)  # room above the first row and below the last
         axes.grid(axis="y", visible=False)
     return path
 

@@ -121,6 +121,22 @@ def test_a_model_on_colour_images_takes_grey_ones(capsys):
     assert not Path("there").exists()
 
 
+def test_grey_pictures_saved_in_colour_are_evaluated_as_grey(run, capsys, test_images):
+    accuracies = []
+    for mode in ("L", "RGB"):
+        for number in range(60):
+            folder = Path(mode, str(int(test_images.labels[number])))
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(test_images.images[number, 0].numpy())
+            (picture.convert("RGBA") if number % 3 == 0 and mode == "RGB" else picture.convert(mode)).save(
+                folder / f"{number}.png"
+            )
+        assert main(["evaluate", str(run), mode, "--out", f"out-{mode}"]) == 0
+        accuracies.append(Path(f"out-{mode}", "classes.txt").read_text())
+    assert accuracies[0] == accuracies[1]
+    capsys.readouterr()
+
+
 def test_what_predict_and_evaluate_refuse(run, capsys, test_images):
     write_images(test_images, count=2)
     Path("new/torn.png").write_bytes(b"no image")

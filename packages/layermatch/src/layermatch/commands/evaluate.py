@@ -95,6 +95,9 @@ def find_images(trained: Trained, config: EvaluateConfig) -> tuple[ImageSet, str
             second.place,
         )
         what = f"all {len(images)} labelled images"
+    if trained.shape[0] == 1 and images.shape[0] == 3 and bool((images.images == images.images[:, :1]).all()):
+        # Grey pictures saved in colour, as `predict` takes them.
+        images = ImageSet(images.images[:, :1], images.labels, images.class_names, images.place)
     if images.shape != trained.shape and (images.shape[0] != 1 or images.shape[1:] != trained.shape[1:]):
         raise UserError(
             f"The images of {images.place} are {words(images.shape)}, and the model was trained on {words(trained.shape)}. "
