@@ -115,7 +115,7 @@ def build_detector(classes: int, *, backbone: str, side: int, longest: int, weig
 
 def _assemble(body: nn.Module, classes: int, *, sizes: Sizes, side: int, longest: int) -> FasterRCNN:
     channels = int(body.out_channels)  # type: ignore[arg-type] - an attribute of torchvision's pyramids
-    # Sizes of anchors follow the image: an eighth of the 800-pixel protocol's 32..512 at a side of 100, and so on.
+    # Anchors shrink with the image, from 32..512 at a side of 800; below 8 pixels the finest map cannot tell boxes apart.
     base = max(8, round(32 * side / 800))
     anchors = AnchorGenerator(tuple((base * 2**level,) for level in range(5)), ((0.5, 1.0, 2.0),) * 5)
     pool = MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=7, sampling_ratio=2)

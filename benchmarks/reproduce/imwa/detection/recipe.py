@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
@@ -161,7 +161,7 @@ def run_arm(config: DetectionConfig, arm: str, *, seed: int, training: Boxes, te
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=config.learning_rate, momentum=0.9, weight_decay=1e-4)
     several = arm == "teacher-imwa"
-    settings = Settings(**{**asdict(settings), "unlabelled": arm != "supervised"})
+    settings = replace(settings, unlabelled=arm != "supervised")
     iterative = IMWA(
         student,
         optimizer,

@@ -33,8 +33,8 @@ class CosineClassifier(nn.Module):
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
-        start = torch.empty(classes, features).uniform_(-1.0, 1.0)
-        self.weight = nn.Parameter(nn.functional.normalize(start, dim=1))
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the class vectors anew from the global generator."""

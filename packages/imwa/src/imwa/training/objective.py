@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imwa.long_tail.balanced_softmax import BalancedSoftmaxLoss
+from imwa.long_tail.counts import cross_entropy as weighted_cross_entropy
 from imwa.long_tail.ldam import LDAMLoss
 from imwa.long_tail.logit_adjustment import LogitAdjustedLoss
 from imwa.long_tail.reweighting import START_SHARE, effective_number_weights
@@ -54,5 +55,4 @@ def build_objective(loss: str, *, counts: Sequence[int], deferred: bool, steps: 
 
 class _CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        weights = None if class_weights is None else class_weights.to(logits.dtype)
-        return nn.functional.cross_entropy(logits, labels, weight=weights)
+        return weighted_cross_entropy(logits, labels, class_weights)
