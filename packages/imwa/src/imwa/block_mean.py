@@ -38,18 +38,24 @@ def mean_in_blocks(
     flats, flat = [value.detach().view(-1) for value in values], result.view(-1)
     kind = torch.float64 if first.dtype == torch.float64 else torch.float32
     length = BLOCK_BYTES // kind.itemsize
+    # Made once: temporaries of each block anew leave holes in the heap that add up to several times their size.
+    scratch = None if first.dtype == kind else torch.empty(2, min(length, flat.numel()), dtype=kind)
     for start in range(0, flat.numel(), length):
         here = flat[start : start + length]
         blocks = [one[start : start + length] for one in flats]
-        if small:
-            blocks = [block.to(kind) for block in blocks]
-        total = here if here.dtype == kind else torch.empty(here.shape, dtype=kind)
-        if len(blocks) == 1:
-            total.copy_(blocks[0])
+        if scratch is None:
+            total = here
+            if len(blocks) == 1:
+                total.copy_(blocks[0])
+            else:  # one pass where a copy and a sum would be two
+                torch.add(blocks[0], blocks[1], out=total)
+            for block in blocks[2:]:
+                total += block
         else:
-            torch.add(blocks[0].to(kind), blocks[1], out=total)
-        for block in blocks[2:]:
-            total += block
+            total, wide = scratch[:, : here.numel()]
+            total.copy_(blocks[0])
+            for block in blocks[1:]:
+                total += wide.copy_(block)
         total /= len(values)
         if torch.isnan(total.amax()):
             for value, label in zip(values, labels, strict=True):
