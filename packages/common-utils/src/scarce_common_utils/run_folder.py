@@ -23,7 +23,9 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.records import Record, write_record
 
 # What a run may change without changing its numbers; left out of the configuration's digest.
-_NOT_IN_DIGEST = ("out", "resume", "device", "workers", "in_memory", "download", "tracker", "checkpoint_every")
+_NOT_IN_DIGEST = (
+    "out", "resume", "device", "workers", "in_memory", "download", "tracker", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
 
 
 class RunFolder:

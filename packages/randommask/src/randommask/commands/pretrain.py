@@ -128,6 +128,9 @@ class PretrainConfig(RunOptions):
         int | None, Option("Of torch on a CPU; by default 1 for tiny, else torch's choice", at_least=1)
     ] = None
     checkpoint_every: Annotated[int | None, Option("By default a tenth of the run", at_least=1, unit="steps")] = None
+    keep_checkpoints: Annotated[
+        int, Option("Newest checkpoints that stay; `randommask observe` looks into each", at_least=1)
+    ] = 2
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
@@ -170,7 +173,10 @@ def pretrain(config: PretrainConfig) -> None:
     """Pretrain a BERT on DNA k-mers, with a mask that widens, and evaluate it on held-out DNA."""
     began = time.monotonic()
     run, config = begin(
-        config, package="randommask", command="pretrain", may_change=("device", "workers", "checkpoint_every", "cache")
+        config,
+        package="randommask",
+        command="pretrain",
+        may_change=("device", "workers", "checkpoint_every", "keep_checkpoints", "cache"),
     )
     job = build_job(config)
     config = job.config
@@ -261,7 +267,9 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
             collator=collator,
             optimisation=_optimisation(config),
             placement=placement,
-            watch=pretraining.Watch(run.log, run.checkpoints, max(1, config.steps // 100), every),
+            watch=pretraining.Watch(
+                run.log, run.checkpoints, max(1, config.steps // 100), every, keep=config.keep_checkpoints
+            ),
             resume_from=checkpoint,
         )
         rows = masked_losses(

@@ -54,12 +54,16 @@ class Placement(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What happens on the way: `log(step, **numbers)` every `log_every` steps, a checkpoint in `checkpoints` every `save_every`."""
+    """What happens on the way: `log(step, **numbers)` every `log_every` steps, a checkpoint in `checkpoints` every `save_every`.
+
+    The newest `keep` checkpoints stay.
+    """
 
     log: Callable[..., None]
     checkpoints: Path
     log_every: int
     save_every: int
+    keep: int = 2
 
 
 def pretrain(
@@ -176,7 +180,7 @@ class _Watcher(TrainerCallback):
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         source = self.scratch / f"checkpoint-{state.global_step}"
-        adopt_folder(source, self.watch.checkpoints, step=state.global_step)
+        adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
 
 
 class Expected(NamedTuple):
