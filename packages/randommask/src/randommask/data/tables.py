@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from randommask.alphabet import FOREIGN, base_codes
+from randommask.data.block_gzip import lacks_end
 from scarce_common_utils.errors import UserError
 
 _PARQUET: Final = b"PAR1"
@@ -117,6 +118,10 @@ def _raw(path: Path) -> bytes:
         if raw.startswith(_ZSTANDARD):
             raise UserError(
                 f"{path} is compressed by zstd, which is not read here. Give it plain, or as gzip, bzip2 or xz."
+            )
+        if lacks_end(raw, raw):
+            raise UserError(
+                f"{path} is gzip in blocks (bgzip) without its end block, so it was cut short. Download or copy it again."
             )
         magic = next((magic for magic in _COMPRESSED if raw.startswith(magic)), None)
         if magic is not None:

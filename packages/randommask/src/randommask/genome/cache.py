@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy
 
-from randommask.genome.store import Genome, chosen_records
+from randommask.genome.store import Genome, chosen_records, mapped_genome
 from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.errors import UserError
 
@@ -70,12 +70,6 @@ def cached_genome(
             f"{codes} {fault or 'vanished'} while it was made; another process may be writing it. Try again."
         )
     return found
-
-
-def mapped_genome(names: tuple[str, ...], starts: tuple[int, ...], file: Path) -> Genome:
-    """A genome whose codes are mapped from `file`, as loader workers open it anew."""
-    codes = numpy.memmap(file, dtype=numpy.uint8, mode="r", shape=(starts[-1],))
-    return Genome(names, starts, codes, file)
 
 
 def _opened(codes: Path, header: Path, *, sources: list[list[str]]) -> tuple[Genome | None, str]:

@@ -10,6 +10,7 @@ Letters   L bases of a record.
 """
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from io import BufferedIOBase
@@ -19,6 +20,7 @@ from typing import Final, NamedTuple
 import numpy
 
 from randommask.alphabet import FOREIGN, base_codes
+from randommask.data.block_gzip import END_BLOCK, HEAD, lacks_end
 from scarce_common_utils.errors import UserError
 
 _PIECE: Final = 1 << 24  # bytes read at a time
@@ -42,13 +44,12 @@ def read_fasta(path: Path, *, keep_soft_masked: bool = True) -> Iterator[FastaRe
 
     Raises:
         UserError: the file is missing, a folder, empty, no FASTA, holds letters of no nucleotide, ends within a gzip
-            stream, or names two records alike; file and line are named.
+            stream or without block gzip's end, or names two records alike; file and line are named.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder. Name the FASTA files in it, such as {path / '*.fa'}.")
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == _GZIP
+        packed = _is_gzip(path)
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
             yield from _records(path, file, keep_soft_masked)
     except FileNotFoundError as error:
@@ -61,6 +62,21 @@ def read_fasta(path: Path, *, keep_soft_masked: bool = True) -> Iterator[FastaRe
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _is_gzip(path: Path) -> bool:
+    """Whether the file is gzip; one in blocks that lacks its end block is refused."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        if not head.startswith(_GZIP):
+            return False
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(END_BLOCK)))
+        if lacks_end(head, file.read()):
+            raise UserError(
+                f"{path} is gzip in blocks (bgzip) without its end block, so it was cut short. Download or copy it again."
+            )
+        return True
 
 
 def _records(path: Path, file: BufferedIOBase, keep_soft_masked: bool) -> Iterator[FastaRecord]:

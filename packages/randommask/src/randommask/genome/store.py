@@ -1,4 +1,4 @@
-"""A genome in memory: the base codes of all records side by side, and which stretches of them may be read.
+"""A genome in memory or mapped from a file: the base codes of all records side by side, and which stretches of them may be read.
 
 Letters   L bases of the whole genome, R records.
 """
@@ -47,8 +47,6 @@ class Genome:
         """Pickle without the codes where they are mapped from a file: a loader worker maps it again."""
         if self.file is None:
             return Genome, (self.names, self.starts, self.codes)
-        from randommask.genome.cache import mapped_genome
-
         return mapped_genome, (self.names, self.starts, self.file)
 
     @classmethod
@@ -69,6 +67,12 @@ class Genome:
         for start in range(0, len(self.codes), _PIECE):
             digest.update(numpy.ascontiguousarray(self.codes[start : start + _PIECE]).data)
         return digest.hexdigest()[:16]
+
+
+def mapped_genome(names: tuple[str, ...], starts: tuple[int, ...], file: Path) -> Genome:
+    """A genome whose codes are mapped from `file`, as loader workers open it anew."""
+    codes = numpy.memmap(file, dtype=numpy.uint8, mode="r", shape=(starts[-1],))
+    return Genome(names, starts, codes, file)
 
 
 def read_genome(paths: Sequence[Path], *, records: Sequence[str] = (), keep_soft_masked: bool = True) -> Genome:
