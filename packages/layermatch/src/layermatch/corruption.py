@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from scarce_common_utils.streams import stream
 
+from .keywords import spelt
+
 KINDS = ("uniform", "pair", "fresh")
 
 
@@ -37,6 +39,7 @@ class Corruption(nn.Module):
 
     offsets: Tensor
 
+    @spelt
     def __init__(self, kind: str, share: float, *, images: int, classes: int, seed: int) -> None:
         super().__init__()
         if kind not in KINDS:

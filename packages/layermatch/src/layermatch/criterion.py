@@ -27,6 +27,7 @@ from .centres.reading import HALF_PRECISION, device_of, wide_dtype
 from .classifier import BorrowedModule, refuse_unsynchronised
 from .corruption import Corruption
 from .grad_relu import agreement_term, grad_relu_mode, is_plain_linear
+from .keywords import spelt
 from .weighting import FixedThreshold, WeightingRule
 
 THRESHOLD = 0.95  # FixMatch, arXiv 2001.07685
@@ -88,6 +89,7 @@ class LayerMatch(nn.Module):
         >>> criterion.update()
     """
 
+    @spelt
     def __init__(
         self,
         classifier: nn.Module,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .classifier import BorrowedModule
 from .corruption import Corruption
 from .criterion import THRESHOLD, LayerMatch, LayerMatchOutput, check_labels, widened
+from .keywords import nearest, spelt
 from .weighting import (
     FixedThreshold,
     FlexMatchWeighting,
@@ -218,13 +219,13 @@ def layermatch(
 
 
 METHODS: dict[str, Callable[..., Supervised | LayerMatch]] = {
-    "supervised": supervised,
-    "pseudolabel": pseudolabel,
-    "fixmatch": fixmatch,
-    "flexmatch": flexmatch,
-    "freematch": freematch,
-    "softmatch": softmatch,
-    "layermatch": layermatch,
+    "supervised": spelt(supervised),
+    "pseudolabel": spelt(pseudolabel),
+    "fixmatch": spelt(fixmatch),
+    "flexmatch": spelt(flexmatch),
+    "freematch": spelt(freematch),
+    "softmatch": spelt(softmatch),
+    "layermatch": spelt(layermatch),
 }
 
 
@@ -245,12 +246,17 @@ def build_method(method: str, classifier: nn.Module, *, settings: Mapping[str, A
     Args:
         method: a key of `METHODS`.
         classifier: the live classifier.
-        settings: name -> value; those that the method does not take (`settings_of`) are left out.
+        settings: name -> value; those that other methods take and this one does not (`settings_of`) are left out.
 
     Raises:
-        ValueError: the method is unknown, or what its function refuses.
+        ValueError: the method is unknown, no method takes a setting of that name (the nearest is given), or what the
+            method's function refuses.
     """
     taken = settings_of(method)
+    known = sorted(frozenset().union(*map(settings_of, METHODS)))
+    strange = next((name for name in settings if name not in known), None)
+    if strange is not None:
+        raise ValueError(f"No method takes the setting {strange!r}. {nearest(strange, known)}")
     return METHODS[method](classifier, **{name: value for name, value in settings.items() if name in taken})
 
 

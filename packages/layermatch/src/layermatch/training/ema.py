@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layermatch.keywords import spelt
+
 # One call for a list of tensors, as torch's own optimizers use them.
 _lerp_each = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage] (torch has no public call for a list)
 _copy_each = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage] (the same)
@@ -38,6 +40,7 @@ class ModelAverage:
         ValueError: the momentum lies outside [0, 1], or tensors that are to be laid flat share memory; they are named.
     """
 
+    @spelt
     def __init__(self, model: nn.Module, *, momentum: float, flat: bool = False) -> None:
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"The model average's momentum is {momentum}. Choose a number from 0 to 1.")

@@ -8,6 +8,8 @@ Letters   U samples, K classes, q probabilities of the weak view, tau threshold,
 
 from torch import Tensor
 
+from layermatch.keywords import spelt
+
 from .rule import Weighted, WeightingRule
 
 
@@ -21,6 +23,7 @@ class FixedThreshold(WeightingRule):
         ValueError: the threshold lies outside [0, 1]; the value is named.
     """
 
+    @spelt
     def __init__(self, threshold: float = 0.95) -> None:
         super().__init__()
         if not 0.0 <= threshold <= 1.0:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from layermatch.keywords import spelt
 from layermatch.processes import gathered
 
 from .rule import Weighted, WeightingRule, all_finite, check_choice, check_count, check_range
@@ -61,6 +62,7 @@ class FlexMatchWeighting(WeightingRule):
     flexmatch_labels: Tensor
     flexmatch_counts: Tensor
 
+    @spelt
     def __init__(
         self, classes: int, images: int, *, threshold: float = 0.95, warm_up: bool = True, mapping: str = "convex"
     ) -> None:

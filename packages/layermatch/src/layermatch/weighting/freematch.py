@@ -26,6 +26,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from layermatch.keywords import spelt
 from layermatch.processes import gathered, process_count, summed, summed_with_gradient
 
 from .rule import Weighted, WeightingRule, all_finite, check_choice, check_count, check_range, move
@@ -63,6 +64,7 @@ class FreeMatchWeighting(WeightingRule):
     freematch_probabilities: Tensor
     freematch_shares: Tensor
 
+    @spelt
     def __init__(
         self,
         classes: int,

@@ -13,6 +13,8 @@ Letters   U samples, K classes, t optimizer steps taken, T all steps, q probabil
 import torch
 from torch import Tensor
 
+from layermatch.keywords import spelt
+
 from .rule import Weighted, WeightingRule, check_range
 
 
@@ -34,6 +36,7 @@ class PseudoLabelWeighting(WeightingRule):
 
     pseudolabel_step: Tensor
 
+    @spelt
     def __init__(
         self, ramp_end: float, *, threshold: float = 0.95, ramp_begin: float = 0.0, ramp_height: float = 1.0
     ) -> None:

@@ -20,6 +20,7 @@ Letters   U samples of this process, K classes (C above), q probabilities of the
 import torch
 from torch import Tensor
 
+from layermatch.keywords import spelt
 from layermatch.processes import gathered, process_count, summed
 
 from .rule import Weighted, WeightingRule, all_finite, check_choice, check_count, check_range, move
@@ -55,6 +56,7 @@ class SoftMatchWeighting(WeightingRule):
     softmatch_probabilities: Tensor
     softmatch_started: Tensor
 
+    @spelt
     def __init__(
         self,
         classes: int,
