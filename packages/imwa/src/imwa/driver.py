@@ -122,6 +122,11 @@ class IMWA:
         return self._position // len(self.own)
 
     @property
+    def start(self) -> Mapping[str, torch.Tensor]:
+        """Parameters and buffers, by name, that the episode under way started from; to be read, never changed."""
+        return {} if self._start is None else self._start[MODEL]["tensors"]
+
+    @property
     def own(self) -> range:
         """Replicas that train in this process: all of them without a group."""
         return self._reduction.own
