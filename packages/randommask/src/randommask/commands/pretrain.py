@@ -256,7 +256,7 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
 
     config = job.config
     with quiet_transformers():
-        model, collator = _model_and_collator(config)
+        model, collator = model_and_collator(config)
         checkpoint = newest_checkpoint(run.checkpoints, to_stderr)
         run.cut_metrics(0 if checkpoint is None else checkpoint_step(checkpoint))
         placement = pretraining.Placement(job.device, config.precision, config.workers)
@@ -274,7 +274,7 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
         )
         rows = masked_losses(
             model,
-            _evenly(job.held_out, config.evaluation_windows),
+            evenly(job.held_out, config.evaluation_windows),
             collator.tokenizer,
             widths=(config.k, config.k + 8),
             frequencies=log_frequencies(job.genome, job.parts.training, k=config.k),
@@ -287,7 +287,7 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
     _report(run, job, rows=rows, expected=expected, seconds=time.monotonic() - began)
 
 
-def _model_and_collator(config: PretrainConfig) -> tuple[Any, Any]:
+def model_and_collator(config: PretrainConfig) -> tuple[Any, Any]:
     """A model at its start, and the collator of the chosen method with its tokenizer."""
     from randommask.collator import RandomMaskCollator
     from randommask.models.masked_bert import MaskedBert
@@ -358,7 +358,7 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
     print(
         f"\n{config.method}, {config.size}, {config.start} start, k = {config.k}, {config.steps} steps, seed {config.seed}"
     )
-    print(_wrapped(f"held out: {describe_held_out(job.genome, job.parts)}"))
+    print(wrapped(f"held out: {describe_held_out(job.genome, job.parts)}"))
     print(
         f"{job.held_out.bases:,} of {job.held_out.bases + job.windows.bases:,} known bases are held out; nats a masked token\n"
     )
@@ -372,7 +372,7 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
     for row in rows:
         if row.ceiling is not None and row.loss > row.ceiling:
             print(
-                _wrapped(
+                wrapped(
                     f"the loss at width {row.width} is above that of k-mer frequencies alone: the model has not learned yet; "
                     "train longer"
                 )
@@ -380,12 +380,12 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
     print(closing_lines(run, seed=config.seed, figures=figures, model=True))
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """Lines of at most 80 characters; names and numbers stay whole."""
     return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def _evenly(windows: GenomeWindows, most: int) -> list[Any]:
+def evenly(windows: GenomeWindows, most: int) -> list[Any]:
     """At most `most` windows, spread evenly over all."""
     count = min(most, len(windows))
     return [windows[number * len(windows) // count] for number in range(count)]
