@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from imwa.long_tail.published import published_long_tail, semi_supervised_profile
+from imwa.long_tail.published import labelled_share, published_long_tail, semi_supervised_profile
 from scarce_common_utils.errors import UserError
 
 
@@ -80,3 +80,28 @@ def test_a_profile_that_needs_too_many_images_is_refused():
             classes=3,
             generator=torch.Generator(),
         )
+
+
+def test_without_a_generator_a_profile_takes_the_first_images_of_each_class():
+    labels = labels_of(3, 10)
+    sizes = {"labelled": 4, "unlabelled": 5, "imbalance": 4, "unlabelled_imbalance": 1, "classes": 3}
+    labelled, unlabelled = semi_supervised_profile(labels, **sizes, generator=None)
+    expected, rest = [], []
+    for number, count in enumerate([4, 2, 1]):
+        positions = [place for place, label in enumerate(labels.tolist()) if label == number]
+        expected += positions[:count]
+        rest += positions[count : count + 5]
+    assert labelled.tolist() == expected
+    assert unlabelled.tolist() == rest
+
+
+def test_the_labelled_share_has_crests_counts_and_lies_within_the_subset():
+    labels = labels_of(10, 5000)
+    labelled, whole = labelled_share(labels, 100, share=0.1, classes=10)
+    assert torch.bincount(labels[labelled]).tolist() == [500, 300, 180, 108, 65, 39, 24, 14, 9, 5]
+    assert torch.equal(whole, published_long_tail(labels, 100, classes=10))
+    assert set(labelled.tolist()) <= set(whole.tolist())
+    assert len(labelled_share(labels_of(2, 1000), 1, share=0.07, classes=2)[0]) == 140  # 0.07 is no binary fraction
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"share is {share}"):
+            labelled_share(labels, 100, share=share, classes=10)
