@@ -155,9 +155,13 @@ def reproduce_layermatch(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def reproduce_imwa(session: nox.Session) -> None:
-    """Reproduce IMWA: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] [--jobs 2] [--commit]`."""
-    install(session, *METHODS, extras="vision,hf")
-    run_benchmark(session, "reproduce", "imwa", *session.posargs)
+    """Reproduce IMWA: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] ...`; `-- --recipe detection` or `semi-supervised`."""
+    recipe, words = recipe_of(session.posargs)
+    install(session, *METHODS, extras="vision,hf", tools=RECIPES_NEED if recipe == "detection" else ())
+    if recipe is None:
+        run_benchmark(session, "reproduce", "imwa", *words)
+    else:
+        run_benchmark(session, "reproduce.imwa.recipes", recipe, *words)
 
 
 @nox.session(requires=["build"])
@@ -255,6 +259,16 @@ def assert_installed(session: nox.Session, package: str) -> None:
 def run_benchmark(session: nox.Session, *words: str) -> None:
     """`python -m <module> ...` with benchmarks/ on the path; relative paths are those of the caller."""
     session.run("python", "-m", *words, env={"PYTHONPATH": str(ROOT / "benchmarks")})
+
+
+def recipe_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The name behind `--recipe`, None where there is none, and the other words."""
+    for place, word in enumerate(words):
+        if word == "--recipe" and place + 1 < len(words):
+            return words[place + 1], [*words[:place], *words[place + 2 :]]
+        if word.startswith("--recipe="):
+            return word.partition("=")[2], [*words[:place], *words[place + 1 :]]
+    return None, list(words)
 
 
 def find_python(version: str) -> str | None:
