@@ -23,12 +23,13 @@ TEST = ("test", "val", "validation")
 MEND = "Put the images of each class into a folder of its own in it."
 
 
-def from_folder(path: Path, *, classes: Sequence[str] | None = None) -> Parts:
+def from_folder(path: Path, *, classes: Sequence[str] | None = None, whole: bool = True) -> Parts:
     """Training and test images of a folder (layouts: module docstring).
 
     Args:
         path: the folder.
         classes: class folders to keep, in that order; None keeps all, sorted.
+        whole: refuse a class without an image.
 
     Raises:
         UserError: the folder is empty, holds no class, or a class without an image; what and where is named.
@@ -48,8 +49,8 @@ def from_folder(path: Path, *, classes: Sequence[str] | None = None) -> Parts:
         parts = [folder for folder in beside.values() if certain or here & {inner.name for inner in _folders(folder)}]
         test = parts[0] if parts else None
     skip = () if test is None else tuple(beside)
-    training = _read_part(train, root=path, classes=classes, skip=skip, more_unlabelled=unlabelled)
-    return training, None if test is None else _read_part(test, root=path, classes=classes)
+    training = _read_part(train, root=path, classes=classes, whole=whole, skip=skip, more_unlabelled=unlabelled)
+    return training, None if test is None else _read_part(test, root=path, classes=classes, whole=whole)
 
 
 def read_class_list(file: Path) -> tuple[str, ...]:
@@ -96,6 +97,7 @@ def _read_part(
     *,
     root: Path,
     classes: Sequence[str] | None,
+    whole: bool,
     skip: Collection[str] = (),
     more_unlabelled: Sequence[Path] = (),
 ) -> RawSet:
@@ -116,7 +118,7 @@ def _read_part(
             raise UserError(f"{path} holds images, but no folder for each class. {MEND}")
         raise UserError(f"{path} holds no image ({', '.join(SUFFIXES[:4])} and so on). {MEND}")
     empty = next((name for name in found if not found[name]), None)
-    if empty is not None:
+    if whole and empty is not None:
         raise UserError(
             f"{outer[empty]} holds no image, so class {empty!r} has none. Add images, or remove the folder."
         )

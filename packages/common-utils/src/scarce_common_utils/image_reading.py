@@ -30,6 +30,13 @@ class Headers(NamedTuple):
     bad: list[dict[int, Exception]]
 
 
+class Unreadable(NamedTuple):
+    """An image that was left out since it cannot be read: its `name` in the set, and what a person is told of it."""
+
+    name: str
+    sentence: str
+
+
 def read_headers(parts: Sequence[RawSet], *, image_size: int | None) -> Headers:
     """What is known of the images before they are decoded; one header for all where they lie in one array."""
     known: set[Header] = set()
@@ -55,8 +62,16 @@ def belongs_in_memory(parts: Sequence[RawSet], shape: tuple[int, int, int]) -> b
     return all(isinstance(part.items, numpy.ndarray) for part in parts) or _bytes(parts, shape) <= MEMORY_BUDGET
 
 
-def bring_into_memory(parts: Sequence[RawSet], headers: Headers, *, mirrored: bool) -> list[ImageSet]:
+def bring_into_memory(
+    parts: Sequence[RawSet], headers: Headers, *, mirrored: bool, unreadable: list[Unreadable] | None = None
+) -> list[ImageSet]:
     """Decode all images.
+
+    Args:
+        parts: of the source.
+        headers: of the same.
+        mirrored: as in `ImageSet`.
+        unreadable: a list takes the images that cannot be read, which are left out; None refuses them.
 
     Raises:
         UserError: they take more than `MOST_BYTES`, or some cannot be read; these are listed.
@@ -68,8 +83,8 @@ def bring_into_memory(parts: Sequence[RawSet], headers: Headers, *, mirrored: bo
             f"{count} images of {shape[1]}x{shape[2]} take {size / 2**30:.0f} GiB of memory. Choose a smaller --image-size."
         )
     tensors = [_pixels(part, shape=shape, bad=bad) for part, bad in zip(parts, headers.bad, strict=True)]
-    refuse_bad(parts, headers.bad)
-    return [
+    kept = refuse_or_leave_out(parts, headers.bad, unreadable)
+    found = [
         ImageSet(
             pixels,
             torch.tensor(part.labels, dtype=torch.int64),
@@ -80,22 +95,31 @@ def bring_into_memory(parts: Sequence[RawSet], headers: Headers, *, mirrored: bo
         )
         for part, pixels in zip(parts, tensors, strict=True)
     ]
+    return [images if some is None else images.take(some) for images, some in zip(found, kept, strict=True)]
 
 
-def leave_on_disk(parts: Sequence[RawSet], headers: Headers, *, mirrored: bool) -> list[StoredImages]:
+def leave_on_disk(
+    parts: Sequence[RawSet], headers: Headers, *, mirrored: bool, unreadable: list[Unreadable] | None = None
+) -> list[StoredImages]:
     """Read through as many images as `SECONDS_OF_READING_THROUGH` allow, decode none.
+
+    Args:
+        parts: as in `bring_into_memory`.
+        headers: as there.
+        mirrored: as there.
+        unreadable: as there; with a list all images are read through, so that each time the same are left out.
 
     Raises:
         UserError: some images cannot be read; they are listed.
     """
     for part, bad in zip(parts, headers.bad, strict=True):
-        seconds = SECONDS_OF_READING_THROUGH / len(parts)
+        seconds = SECONDS_OF_READING_THROUGH / len(parts) if unreadable is None else None
         order = [index for index in spread_out(len(part.items)) if index not in bad]
         for index, found in attempt_all(part.items, read_through, indices=order, seconds=seconds):
             if isinstance(found, Exception):
                 bad[index] = found
-    refuse_bad(parts, headers.bad)
-    return [
+    kept = refuse_or_leave_out(parts, headers.bad, unreadable)
+    found = [
         StoredImages(
             part.items,
             torch.arange(len(part.items)),
@@ -108,6 +132,27 @@ def leave_on_disk(parts: Sequence[RawSet], headers: Headers, *, mirrored: bool) 
         )
         for part in parts
     ]
+    return [images if some is None else images.take(some) for images, some in zip(found, kept, strict=True)]
+
+
+def refuse_or_leave_out(
+    parts: Sequence[RawSet], bad: Sequence[dict[int, Exception]], unreadable: list[Unreadable] | None
+) -> list[Tensor | None]:
+    """Places Int64[n] of the images of each part that can be read, None for all; the others join `unreadable`.
+
+    Raises:
+        UserError: `unreadable` is None and there are some, or none of a part can be read; the first are listed.
+    """
+    if unreadable is None or any(len(errors) == len(part.items) for part, errors in zip(parts, bad, strict=True)):
+        refuse_bad(parts, bad)
+        return [None] * len(parts)
+    kept: list[Tensor | None] = []
+    for part, errors in zip(parts, bad, strict=True):
+        names = _names(part)
+        unreadable += [Unreadable(names[index], _told(part, index, errors[index])) for index in sorted(errors)]
+        some = torch.tensor([index for index in range(len(part.items)) if index not in errors], dtype=torch.int64)
+        kept.append(some if errors else None)
+    return kept
 
 
 def refuse_bad(parts: Sequence[RawSet], bad: Sequence[dict[int, Exception]]) -> None:
@@ -116,7 +161,7 @@ def refuse_bad(parts: Sequence[RawSet], bad: Sequence[dict[int, Exception]]) -> 
     if not count:
         return
     lines = [
-        f"  {item_name(part.items[index], _names(part)[index], place=part.place)} ({first_line(errors[index])})"
+        f"  {_told(part, index, errors[index])}"
         for part, errors in zip(parts, bad, strict=True)
         for index in sorted(errors)[:BAD_IMAGES_SHOWN]
     ]
@@ -154,6 +199,10 @@ def _fitted(item: object, *, shape: tuple[int, int, int]) -> numpy.ndarray:
 def _bytes(parts: Sequence[RawSet], shape: tuple[int, int, int]) -> int:
     channels, height, width = shape
     return sum(len(part.items) for part in parts) * channels * height * width
+
+
+def _told(part: RawSet, index: int, error: Exception) -> str:
+    return f"{item_name(part.items[index], _names(part)[index], place=part.place)} ({first_line(error)})"
 
 
 def _names(part: RawSet) -> tuple[str, ...]:

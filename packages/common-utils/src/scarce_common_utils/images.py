@@ -17,7 +17,13 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_decoding import read_items
 from scarce_common_utils.image_folders import from_folder, refuse_unknown_classes
 from scarce_common_utils.image_hub import from_hub, from_parquet, from_saved_set
-from scarce_common_utils.image_reading import belongs_in_memory, bring_into_memory, leave_on_disk, read_headers
+from scarce_common_utils.image_reading import (
+    Unreadable,
+    belongs_in_memory,
+    bring_into_memory,
+    leave_on_disk,
+    read_headers,
+)
 from scarce_common_utils.image_sets import (
     ImageSet,
     SomeImages,
@@ -34,11 +40,13 @@ __all__ = [
     "ImageSet",
     "Selection",
     "StoredImages",
+    "Unreadable",
     "count_by_class",
     "data_digest",
     "data_name",
     "hold_out",
     "images_for_statistics",
+    "labelled_images",
     "load_images",
     "open_images",
     "some_images",
@@ -57,6 +65,7 @@ def load_images(
     download: bool = True,
     data_folder: Path = Path("data"),
     selection: Selection = ALL,
+    unreadable: list[Unreadable] | None = None,
 ) -> tuple[ImageSet, ImageSet]:
     """Training and test images in memory; every test image has a label, training images may have none.
 
@@ -68,6 +77,7 @@ def load_images(
         download: let torchvision fetch its files.
         data_folder: where torchvision keeps them.
         selection: classes, fold and columns; see `Selection`.
+        unreadable: a list takes the images that cannot be read, which are left out; None refuses them.
 
     Raises:
         UserError: the data are missing, empty, of one class, unreadable (the first paths are listed), or too large for
@@ -75,8 +85,40 @@ def load_images(
     """
     parts = _read(data, download=download, data_folder=data_folder, selection=selection)
     headers = read_headers(parts, image_size=image_size)
-    found = bring_into_memory(parts, headers, mirrored=_is_mirrored(data or ""))
+    found = bring_into_memory(parts, headers, mirrored=_is_mirrored(data or ""), unreadable=unreadable)
     return _training_and_test(found, test_share=test_share, seed=seed)
+
+
+def labelled_images(
+    data: str | None,
+    *,
+    image_size: int | None = None,
+    download: bool = True,
+    data_folder: Path = Path("data"),
+    selection: Selection = ALL,
+    unreadable: list[Unreadable] | None = None,
+) -> tuple[ImageSet, bool]:
+    """Images to test a finished model on, in memory, each with its label, and whether the data have a test part.
+
+    That part, or where there is none all labelled images: nothing is held out, a class may have one image or none, and
+    there may be one class alone.
+
+    Args:
+        data: and all others as in `load_images`.
+        image_size: as there.
+        download: as there.
+        data_folder: as there.
+        selection: as there.
+        unreadable: as there.
+
+    Raises:
+        UserError: as `load_images`, but for the number of classes and of images in them.
+    """
+    parts = _read(data, download=download, data_folder=data_folder, selection=selection, whole=False)
+    part = parts[-1]
+    headers = read_headers([part], image_size=image_size)
+    (found,) = bring_into_memory([part], headers, mirrored=_is_mirrored(data or ""), unreadable=unreadable)
+    return _known(found), len(parts) == 2
 
 
 def open_images(
@@ -89,6 +131,7 @@ def open_images(
     data_folder: Path = Path("data"),
     selection: Selection = ALL,
     in_memory: bool | None = None,
+    unreadable: list[Unreadable] | None = None,
 ) -> tuple[ImageSet, ImageSet] | tuple[StoredImages, StoredImages]:
     """As `load_images`, but images stay on disk where they are too many for memory.
 
@@ -102,6 +145,7 @@ def open_images(
         selection: as there.
         in_memory: True and False say where; None keeps in memory what takes at most `MEMORY_BUDGET` bytes, and what a
             source gives as arrays, which are there already. Pixels, parts and order are the same either way.
+        unreadable: as in `load_images`; of images that stay on disk all are then read through, however long it takes.
 
     Raises:
         UserError: as `load_images`. Of images that stay on disk every header is read, and then as many are read through
@@ -111,9 +155,10 @@ def open_images(
     headers = read_headers(parts, image_size=image_size)
     mirrored = _is_mirrored(data or "")
     if belongs_in_memory(parts, headers.shape) if in_memory is None else in_memory:
-        found = bring_into_memory(parts, headers, mirrored=mirrored)
+        found = bring_into_memory(parts, headers, mirrored=mirrored, unreadable=unreadable)
         return _training_and_test(found, test_share=test_share, seed=seed)
-    return _training_and_test(leave_on_disk(parts, headers, mirrored=mirrored), test_share=test_share, seed=seed)
+    stored = leave_on_disk(parts, headers, mirrored=mirrored, unreadable=unreadable)
+    return _training_and_test(stored, test_share=test_share, seed=seed)
 
 
 def data_name(data: str | None) -> str:
@@ -123,20 +168,24 @@ def data_name(data: str | None) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"
 
 
-def _read(data: str | None, *, download: bool, data_folder: Path, selection: Selection) -> list[RawSet]:
-    """One or two parts, each with images, of the same classes."""
+def _read(
+    data: str | None, *, download: bool, data_folder: Path, selection: Selection, whole: bool = True
+) -> list[RawSet]:
+    """One or two parts, each with images; all classes are in each, but where `whole` is False."""
     if data is None:
         raise UserError(
             "DATA is missing. Give a folder of images, a parquet or npz file, `digits`, torchvision:NAME or hf:NAME."
         )
     _refuse_unused(data, selection)
-    train, test = _source(data, download=download, data_folder=data_folder, selection=selection)
+    train, test = _source(data, download=download, data_folder=data_folder, selection=selection, whole=whole)
     parts = [train] if test is None else [train, test]
     if selection.classes is not None:
         parts = [_of_classes(part, selection.classes) for part in parts]
     for part in parts:
         if len(part.items) == 0:
             raise UserError(f"{part.place} holds no image.")
+    if not whole:
+        return parts
     if len(parts[0].class_names) < 2:
         raise UserError(f"{train.place} has {len(train.class_names)} class; classification needs at least two.")
     if parts[-1].class_names != parts[0].class_names:
@@ -147,7 +196,7 @@ def _read(data: str | None, *, download: bool, data_folder: Path, selection: Sel
     return parts
 
 
-def _source(data: str, *, download: bool, data_folder: Path, selection: Selection) -> Parts:
+def _source(data: str, *, download: bool, data_folder: Path, selection: Selection, whole: bool) -> Parts:
     path = Path(data)
     if path.is_dir():
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -155,7 +204,7 @@ def _source(data: str, *, download: bool, data_folder: Path, selection: Selectio
         parquet = sorted(path.rglob("*.parquet"))
         if parquet:
             return from_parquet(parquet, place=str(path), selection=selection)
-        return from_folder(path, classes=selection.classes)
+        return from_folder(path, classes=selection.classes, whole=whole)
     if path.is_file():
         if path.suffix == ".parquet":
             return from_parquet([path], place=str(path), selection=selection)
@@ -229,9 +278,14 @@ def _training_and_test(found: Sequence[SomeImages], *, test_share: float, seed: 
     if len(found) == 1:
         return hold_out(found[0], share=test_share, seed=seed)
     train, test = found
-    known = (test.labels >= 0).nonzero().flatten()
+    return train, _known(test)
+
+
+def _known(images: SomeImages) -> SomeImages:
+    """The images that have a label, of which there must be one."""
+    known = (images.labels >= 0).nonzero().flatten()
     if not len(known):
         raise UserError(
-            f"No image of {test.place} has a label, so nothing can be tested. Give labels to the test part."
+            f"No image of {images.place} has a label, so nothing can be tested. Give labels to the test part."
         )
-    return train, test.take(known)
+    return images.take(known)
