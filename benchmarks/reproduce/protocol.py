@@ -2,7 +2,9 @@
 
 `reproduce/<package>/arms.py` holds `ARMS: dict[str, Arm]`, `NUMBERS: tuple[Number, ...]`, `BASELINE: str` (the arm that the
 others are compared with) and, where a run also measures a floor or a simple rival, `REFERENCES: tuple[Reference, ...]`; where a
-command lives in this folder and not in the package, `OWN: dict[str, Callable[[Sequence[str]], int]]`: its name -> its main.
+command lives in this folder and not in the package, `OWN: dict[str, Callable[[Sequence[str]], int]]`: its name -> its main. `SHARED:
+tuple[str, ...]` names commands whose run serves every experiment that has the same words up to it (one pretraining, many tasks), and
+`closing(experiments, records) -> str` writes what stands below all tables.
 `reproduce/<package>/scales.py` holds `SCALES: dict[str, Scale]` with the keys smoke, quickstart, cpu, cpu-full and paper.
 `reproduce/<package>/data.py`, where data are made or cut to size first, holds `PREPARED: dict[str, Recipe]`.
 
@@ -47,6 +49,8 @@ class Experiment(NamedTuple):
         files: paths below the folder of --data that it reads; `reproduce/data_files.py` has their digests.
         prepared: name of the recipe whose file `{prepared}` stands for.
         baseline: what its arms are compared with, instead of the package's.
+        commands: of its arms' commands those that run; all if empty.
+        numbers: names of the numbers that its table shows; all that were measured if empty.
         trial: what runs in its place with --generated: the same commands on made images, named so.
     """
 
@@ -60,6 +64,8 @@ class Experiment(NamedTuple):
     prepared: str = ""
     baseline: str = ""
     trial: "Experiment | None" = None
+    commands: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
 
 
 class Scale(NamedTuple):

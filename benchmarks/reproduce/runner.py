@@ -79,7 +79,7 @@ class Reproduction:
             UserError: data are missing, or a command failed.
         """
         if self.scale_name == "smoke":
-            for part in ("runs", "records", "prepared"):
+            for part in ("runs", "records", "prepared", "shared"):
                 shutil.rmtree(self.out / part, ignore_errors=True)
         missing = [
             (experiment, name, seed) for experiment, name, seed in self._all() if not self._have(experiment, name, seed)
@@ -121,7 +121,7 @@ class Reproduction:
 
     def figures(self) -> list[Path]:
         """Figures of all runs of this scale."""
-        return sorted((self.out / "runs").rglob("figures/*.png"))
+        return sorted(path for part in ("runs", "shared") for path in (self.out / part).rglob("figures/*.png"))
 
     def baseline(self, experiment: Experiment) -> str:
         """The arm that the others of an experiment are compared with."""
@@ -138,14 +138,19 @@ class Reproduction:
         filled = {"{data}": str(self.data), "{package}": str(package)}
         if experiment.prepared:
             filled["{prepared}"] = str(self._prepared(experiment.prepared, seed))
-        lines = []
-        for line in self._command_lines(experiment, self.arms_module.ARMS[name], seed):
+        lines, shared = [], []
+        plain = self._command_lines(experiment, self.arms_module.ARMS[name], seed)
+        for number, line in enumerate(plain, start=1):
+            serves = line[0] in getattr(self.arms_module, "SHARED", ())
+            reads = "{prepared}" in str(plain[:number])  # one that does not is the same whatever the recipe
+            digest = self._digest(experiment if reads else experiment._replace(prepared=""), plain[:number])
+            shared.append(self.out / "shared" / f"{line[0]}-{digest}" if serves else None)
             for placeholder, text in filled.items():
                 line = [word.replace(placeholder, text) for word in line]
             lines.append(tuple(line))
         folder = self.out / "runs" / experiment.name / name / f"seed-{seed:03d}"
         label = f"{experiment.name} {name} seed {seed}"
-        return Task(self.package, label, tuple(lines), folder, self._shell(experiment, name, seed))
+        return Task(self.package, label, tuple(lines), folder, self._shell(experiment, name, seed), tuple(shared))
 
     def _prepared(self, name: str, seed: int) -> Path:
         """The file of a recipe, made where it is not there yet."""
@@ -180,11 +185,15 @@ class Reproduction:
     def _shell(self, experiment: Experiment, name: str, seed: int) -> Record:
         """The record without its numbers: what names it and what tells whether one that stands there fits."""
         lines = self._command_lines(experiment, self.arms_module.ARMS[name], seed)
+        digest = self._digest(experiment, lines)
+        return Record(experiment=experiment.name, arm=name, seed=seed, numbers={}, digest=digest)
+
+    def _digest(self, experiment: Experiment, lines: Sequence[Sequence[str]]) -> str:
+        """Of the command lines, the versions and the recipe of the data."""
         key: list[object] = [lines, metadata.version(self.package), metadata.version("scarce-common-utils")]
         if experiment.prepared:
             key.append(experiment.prepared)
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        return Record(experiment=experiment.name, arm=name, seed=seed, numbers={}, digest=digest)
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
     def _have(self, experiment: Experiment, name: str, seed: int, folder: Path | None = None) -> Record | None:
         shell = self._shell(experiment, name, seed)
@@ -199,6 +208,8 @@ class Reproduction:
         lines = []
         for words in arm.commands:
             command = words[0]
+            if experiment.commands and command not in experiment.commands:
+                continue
             line = [*words, *_left(experiment.words.get(command, ()), arm.without)]
             steps = experiment.steps.get(command)
             if self.steps is not None and (steps is not None or command not in getattr(self.arms_module, "OWN", {})):

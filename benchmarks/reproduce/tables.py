@@ -37,12 +37,13 @@ def columns(reproduction: Reproduction, experiment: Experiment, records: Sequenc
 
 
 def shown_numbers(reproduction: Reproduction, experiment: Experiment, own: Sequence[Record]) -> list[Number]:
-    """The numbers that some arm has measured."""
-    return [number for number in reproduction.numbers if any(_has(own, arm, number) for arm in experiment.arms)]
+    """The numbers that some arm has measured, of those that the experiment wants shown."""
+    wanted = [number for number in reproduction.numbers if not experiment.numbers or number.name in experiment.numbers]
+    return [number for number in wanted if any(_has(own, arm, number) for arm in experiment.arms)]
 
 
 def report(reproduction: Reproduction, records: Sequence[Record]) -> str:
-    """For each experiment the table, and the paired differences from its baseline where there are several seeds."""
+    """For each experiment the table, and the paired differences from its baseline where there are several seeds; the closing."""
     parts = [f"{reproduction.package}, scale {reproduction.scale_name}. {reproduction.scale.note}".strip()]
     for experiment in reproduction.experiments:
         own = [record for record in records if record.experiment == experiment.name]
@@ -57,7 +58,10 @@ def report(reproduction: Reproduction, records: Sequence[Record]) -> str:
         parts.append(f"\n{experiment.name}, {seeds}. {experiment.note}")
         parts.append(table(columns(reproduction, experiment, own), rows(reproduction, experiment, own)))
         parts += _differences(reproduction, experiment, own)
-    return "\n".join(parts)
+    closing = getattr(reproduction.arms_module, "closing", None)
+    if closing is not None:
+        parts.append(closing(reproduction.experiments, records))
+    return "\n".join(part for part in parts if part)
 
 
 def draw(reproduction: Reproduction, records: Sequence[Record], folder: Path) -> list[Path]:

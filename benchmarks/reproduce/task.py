@@ -3,6 +3,8 @@
 A task holds plain words and paths, so that it can be sent to another process; what comes back is what its record holds.
 """
 
+import contextlib
+import dataclasses
 import importlib
 import os
 import shutil
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.records import Record, read_record
+from scarce_common_utils.records import Record, read_record, write_record
 
 # Of every library that a run may use; read by each when it is loaded, so set before that.
 ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -30,6 +32,7 @@ class Task(NamedTuple):
         lines: words of each command line, the program's name and `--out` left out; may hold `{first}`.
         folder: run folders are made below it, one a command, numbered from 1.
         shell: the record, without its numbers.
+        shared: for each command the run folder that it shares with other tasks, or None; empty where none does.
     """
 
     package: str
@@ -37,6 +40,7 @@ class Task(NamedTuple):
     lines: tuple[tuple[str, ...], ...]
     folder: Path
     shell: Record
+    shared: tuple[Path | None, ...] = ()
 
 
 def run_task(task: Task) -> Record:
@@ -48,23 +52,20 @@ def run_task(task: Task) -> Record:
     shutil.rmtree(task.folder, ignore_errors=True)
     numbers: dict[str, float | None] = {}
     units: dict[str, str] = {}
-    record = None
-    began, spent = time.monotonic(), _processor_time()
-    for number, words in enumerate(task.lines, start=1):
-        folder = task.folder / str(number)
-        line = [word.replace("{first}", str(task.folder / "1")) for word in words] + ["--out", str(folder)]
-        print(f"\n$ {task.package} {' '.join(line)}", flush=True)
-        program, rest = _program(task.package, line)
-        code = program(rest)
-        if code != 0:
-            raise UserError(f"{task.package} {' '.join(line)} ended with exit code {code}.")
-        record = read_record(folder / "result.json")
+    record, cpu_seconds = None, 0.0
+    began = time.monotonic()
+    shared = task.shared or (None,) * len(task.lines)
+    folders = [serves or task.folder / str(number) for number, serves in enumerate(shared, start=1)]
+    for words, folder, serves in zip(task.lines, folders, shared, strict=True):
+        line = [word.replace("{first}", str(folders[0])) for word in words]
+        record = _run_line(task.package, line, folder) if serves is None else _run_once(task.package, line, serves)
+        cpu_seconds += record.numbers.get("cpu_seconds") or 0.0
         numbers |= record.numbers
         units |= record.units
     if record is None:
         raise ValueError(f"Arm {task.shell.arm!r} has no command line.")
     merged: dict[str, Any] = {
-        "numbers": numbers | {"cpu_seconds": round(_processor_time() - spent, 2)},
+        "numbers": numbers | {"cpu_seconds": round(cpu_seconds, 2)},
         "units": units | {"cpu_seconds": "s"},
         "versions": record.versions,
         "seconds": time.monotonic() - began,
@@ -109,6 +110,33 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int) -> Iterator[tuple[Task, Recor
             raise
     if failure is not None:
         raise failure
+
+
+def _run_line(package: str, words: list[str], folder: Path) -> Record:
+    """Run one command line into a folder; its record, with the processor's seconds among the numbers."""
+    line = [*words, "--out", str(folder)]
+    print(f"\n$ {package} {' '.join(line)}", flush=True)
+    began = _processor_time()
+    program, rest = _program(package, line)
+    code = program(rest)
+    if code != 0:
+        raise UserError(f"{package} {' '.join(line)} ended with exit code {code}.")
+    record = read_record(folder / "result.json")
+    return dataclasses.replace(record, numbers=record.numbers | {"cpu_seconds": round(_processor_time() - began, 2)})
+
+
+def _run_once(package: str, words: list[str], folder: Path) -> Record:
+    """The record of a run that serves several tasks; run aside, where it is not there yet, and put there when it is whole."""
+    if not folder.exists():
+        aside = folder.with_name(f"unfinished-{os.getpid()}-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        write_record(aside / "result.json", _run_line(package, words, aside))
+        shutil.rmtree(aside / "checkpoints", ignore_errors=True)  # nothing goes on from a finished run
+        with contextlib.suppress(OSError):  # another process was faster: its run is the same
+            aside.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    return read_record(folder / "result.json")
 
 
 def _program(package: str, line: list[str]) -> tuple[Callable[[Sequence[str]], int], list[str]]:
