@@ -51,7 +51,7 @@ def test_evaluate_on_the_run_s_own_data_gives_its_own_accuracy(run, capsys, test
     printed = capsys.readouterr().out
     assert f"accuracy: {last_accuracy(run):.2f} % of 359 images that the run held out" in printed
     folder = run / "evaluations/digits"
-    assert {path.name for path in folder.iterdir()} == {"classes.txt", "confusion.png"}
+    assert {path.name for path in folder.iterdir()} == {"classes.txt", "result.json", "confusion.png"}
     assert f"{last_accuracy(run):.2f} % of 359" in (folder / "classes.txt").read_text()
     counts = [line.split()[1] for line in printed.splitlines()[2:12]]
     assert counts == [str(int((test_images.labels == number).sum())) for number in range(10)]
@@ -86,39 +86,156 @@ def test_predict_takes_files_of_other_sizes_and_grey_ones_in_rgb_and_writes_a_fi
     assert rows[1][1:] == rows[2][1:]
 
 
-def test_a_model_on_colour_images_takes_grey_ones(capsys):
+COLOURS = {"otter": (200, 30, 30), "seal": (30, 30, 200)}
+WITH_BAD = [
+    "--labels-per-class",
+    "2",
+    "--steps",
+    "2",
+    "--batch-size",
+    "2",
+    "--unlabelled-ratio",
+    "1",
+    "--tracker",
+    "none",
+]
+
+
+def write_photos(folder, *, counts=(6, 6)):
     rng = numpy.random.default_rng(0)
-    for name, colour in {"otter": (200, 30, 30), "seal": (30, 30, 200)}.items():
-        Path("photos", name).mkdir(parents=True)
-        for number in range(6):
+    for (name, colour), count in zip(COLOURS.items(), counts, strict=True):
+        Path(folder, name).mkdir(parents=True)
+        for number in range(count):
             pixels = rng.normal(size=(9, 9, 3)) * 30 + numpy.array(colour)
-            Image.fromarray(pixels.clip(0, 255).astype(numpy.uint8)).save(Path("photos", name, f"{number}.png"))
-    words = [
-        "train",
-        "photos",
-        "--labels-per-class",
-        "2",
-        "--steps",
-        "2",
-        "--batch-size",
-        "2",
-        "--unlabelled-ratio",
-        "1",
-    ]
-    assert main([*words, "--tracker", "none", "--out", "run"]) == 0
+            Image.fromarray(pixels.clip(0, 255).astype(numpy.uint8)).save(Path(folder, name, f"{number}.png"))
+
+
+@pytest.fixture(scope="module")
+def photos_run(tmp_path_factory):
+    """A run on twelve photographs and two files that are none, which it was told to leave out; run and data."""
+    root = tmp_path_factory.mktemp("photos")
+    data = root / "photos"
+    write_photos(data)
+    whole = (data / "otter/0.png").read_bytes()
+    (data / "otter/torn.png").write_bytes(whole[: len(whole) // 2])
+    (data / "seal/none.jpg").write_bytes(b"no image")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(outcome_module, "draw_figures", lambda folder, lines, **_: [])
+        patched.setattr(outcome_module, "draw_views", lambda path, rows, **_: path)
+        assert main(["train", str(data), *WITH_BAD, "--skip-unreadable", "--out", str(root / "run")]) == 0
+    return root / "run", data
+
+
+def test_unreadable_images_are_left_out_where_asked_counted_and_named(photos_run, capsys):
+    run, data = photos_run
+    assert json.loads((run / "split.json").read_text())["unreadable"] == ["otter/torn.png", "seal/none.jpg"]
+    assert json.loads((run / "result.json").read_text())["numbers"]["images_left_out"] == 2
+    assert main(["train", "--resume", str(run)]) == 0  # the same images are left out, or it would be refused
+    out, err = capsys.readouterr()
+    assert "left out: 2 images that cannot be read; split.json names them." in out
+    assert f"layermatch: 2 images that cannot be read left out:\n  {data}/otter/torn.png (" in err
+    assert f"  {data}/seal/none.jpg (" in err
+    for words in (
+        ["evaluate", str(run), str(data), "--out", "here"],
+        ["predict", str(run), str(data), "--skip-unreadable"],
+    ):
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert "2 images that cannot be read left out:" in err
+    assert len(out.splitlines()) == 13
+    assert "torn" not in out
+    assert json.loads(Path("here/result.json").read_text())["numbers"]["images_left_out"] == 2
+    assert main(["predict", str(run), str(data / "seal/none.jpg"), "--skip-unreadable"]) == 2
+    assert "1 of 1 images cannot be used" in capsys.readouterr().err
+
+
+def test_images_left_out_on_disk_and_in_memory_are_the_same(photos_run):
+    run, data = photos_run
+    words = ["train", str(data), *WITH_BAD, "--skip-unreadable", "--no-in-memory", "--workers", "0"]
+    assert main([*words, "--out", "disk"]) == 0
+    assert Path("disk/split.json").read_text() == (run / "split.json").read_text()
+    assert Path("disk/metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
+
+
+def test_without_the_option_unreadable_images_are_refused(photos_run, capsys):
+    run, data = photos_run
+    shutil.copytree(data, "others")
+    for words, fragment in [
+        (["train", "others", *WITH_BAD], "2 of 14 images in others cannot be read"),
+        (["evaluate", str(run), "others"], "2 of 14 images in others cannot be read"),
+        (["predict", str(run), "others"], "2 of 14 images cannot be used: "),
+    ]:
+        assert main(words) == 2
+        assert fragment in capsys.readouterr().err
+    assert not Path("runs").exists()
+    assert main(["train", "others", *WITH_BAD, "--skip-unreadable", "--resume", str(run)]) == 2
+
+
+def test_a_model_on_colour_images_takes_grey_ones(photos_run, capsys):
+    run, _ = photos_run
+    write_photos("photos")
     Image.new("L", (9, 9), 77).save("grey.png")
-    capsys.readouterr()
-    assert main(["predict", "run", "grey.png", "photos"]) == 0
+    assert main(["predict", str(run), "grey.png", "photos"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 14
-    shutil.copytree("photos", "others")
-    assert main(["evaluate", "run", "others", "--out", "here"]) == 0
+    assert main(["evaluate", str(run), "photos", "--out", "here"]) == 0
     assert "of all 12 labelled images" in capsys.readouterr().out
-    Path("others/seal").rename("others/walrus")
-    assert main(["evaluate", "run", "others", "--out", "there"]) == 2
+    Path("photos/seal").rename("photos/walrus")
+    assert main(["evaluate", str(run), "photos", "--out", "there"]) == 2
     assert "has the class 'walrus', which the model does not know" in capsys.readouterr().err
-    assert main(["evaluate", "run", "digits", "--out", "there"]) == 2
+    assert main(["evaluate", str(run), "digits", "--out", "there"]) == 2
     assert "digits has the class '0', which the model does not know (10 such)" in capsys.readouterr().err
     assert not Path("there").exists()
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (3, 0)], ids=["a class of one image", "a class of none"])
+@pytest.mark.parametrize("parts", [True, False], ids=["test part", "no parts"])
+def test_evaluate_takes_a_class_with_one_image_or_none(counts, parts, photos_run, capsys):
+    run, _ = photos_run
+    write_photos("others/test" if parts else "others", counts=counts)
+    if parts:
+        write_photos("others/train")
+    assert main(["evaluate", str(run), "others", "--json", "numbers.json", "--out", "here"]) == 0
+    out = capsys.readouterr().out
+    count = sum(counts)
+    assert f"{count} test images" in out if parts else f"all {count} labelled images" in out
+    assert ("n/a (-): no image of seal." in out) == (counts[1] == 0)
+    found = json.loads(Path("numbers.json").read_text())
+    assert Path("numbers.json").read_bytes() == Path("here/result.json").read_bytes()
+    assert [entry["class"] for entry in found["classes"]] == ["otter", "seal"]
+    assert [entry["images"] for entry in found["classes"]] == list(counts)
+    assert (found["classes"][1]["right"] is None) == (counts[1] == 0)
+    assert [sum(row) for row in found["confusion"]] == list(counts)
+    right = found["confusion"][0][0] + found["confusion"][1][1]
+    assert found["numbers"] == {"accuracy": pytest.approx(100 * right / count), "images": count, "images_left_out": 0}
+    assert f"accuracy: {found['numbers']['accuracy']:.2f} %" in out
+
+
+def test_evaluate_takes_one_class_alone(photos_run, capsys):
+    run, _ = photos_run
+    write_photos("others")
+    shutil.rmtree("others/otter")
+    assert main(["evaluate", str(run), "others", "--out", "here"]) == 0
+    assert "n/a (-): no image of otter." in capsys.readouterr().out
+
+
+def test_evaluate_reads_the_run_s_own_data_as_the_run_did(capsys):
+    write_photos("photos")
+    Path("photos/other").mkdir()
+    shutil.copy("photos/seal/0.png", "photos/other")
+    Path("names.txt").write_text("seal\notter\n")
+    assert main(["train", "photos", *WITH_BAD, "--classes", "names.txt", "--seed", "3", "--out", "run"]) == 0
+    last = json.loads(Path("run/result.json").read_text())["numbers"]["last_accuracy"]
+    capsys.readouterr()
+    assert main(["evaluate", "run", "photos", "--out", "here"]) == 0
+    assert f"{last:.2f} % of 2 images that the run held out" in capsys.readouterr().out
+    Path("photos/otter/5.png").rename("photos/otter/9.png")
+    assert main(["evaluate", "run", "photos", "--out", "there"]) == 2
+    assert "its images are no longer those that run/split.json was made from" in capsys.readouterr().err
+    assert not Path("there").exists()
+    Path("run/model").rename("moved")  # a model that was taken elsewhere knows nothing of its data
+    shutil.rmtree("photos/other")
+    assert main(["evaluate", "moved", "photos", "--out", "there"]) == 0
+    assert "of all 12 labelled images" in capsys.readouterr().out
 
 
 def test_grey_pictures_saved_in_colour_are_evaluated_as_grey(run, capsys, test_images):
@@ -171,6 +288,10 @@ def test_what_predict_and_evaluate_refuse(run, capsys, test_images):
         ),
         (["evaluate", str(run)], "Give a run folder and data"),
         (["evaluate", str(run), "digits", "--out", "new"], "--out is new, which already holds files"),
+        (
+            ["evaluate", str(run), "digits", "--json", "nowhere/a.json"],
+            "--json is nowhere/a.json, which cannot be written",
+        ),
     ]:
         assert main(words) == 2
         out, err = capsys.readouterr()

@@ -1,13 +1,15 @@
 """`layermatch evaluate RUN DATA`: how often a trained run is right on labelled images, class by class."""
 
+import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from layermatch.commands.notices import left_out
 from layermatch.commands.trained import Trained, load_trained
 from layermatch.training.evaluation import IMAGES_AT_ONCE, Evaluation
 from layermatch.training.evaluation import evaluate as evaluate_model
@@ -16,10 +18,12 @@ from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.command_line import Operands, Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
-from scarce_common_utils.images import ImageSet, data_name, load_images
-from scarce_common_utils.run_folder import RunFolder
+from scarce_common_utils.images import ImageSet, Unreadable, data_digest, data_name, labelled_images, load_images
+from scarce_common_utils.options import ImageDataOptions
+from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr
 
 WORST = 20
+COLUMNS = ("class", "images", "right %", "mostly taken for")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,14 @@ class EvaluateConfig:
         tuple[str, ...], Operands("RUN DATA", "A finished run's folder, then data as in `layermatch train`")
     ] = ()
     out: Annotated[
-        Path | None, Option("New folder for table and figure; by default one in the run's `evaluations`")
+        Path | None, Option("New folder for table, numbers and figure; by default one in the run's `evaluations`")
     ] = None
+    json: Annotated[Path | None, Option("JSON file to write too, with what `result.json` in the new folder holds")] = (
+        None
+    )
+    skip_unreadable: Annotated[
+        bool, Option("Leave out images that cannot be read, count and name them, instead of refusing all")
+    ] = False
     download: Annotated[bool, Option("Let torchvision:NAME fetch its files")] = True
     data_folder: Annotated[Path, Option("Where torchvision:NAME keeps its files")] = Path("data")
     device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
@@ -42,8 +52,9 @@ def evaluate(config: EvaluateConfig) -> None:
     """Test a trained run on labelled images: accuracy, a table of the classes, a confusion matrix."""
     if len(config.words) != 2:
         raise UserError("Give a run folder and data: layermatch evaluate RUN DATA")
+    refuse_outputs(config)
     trained = load_trained(Path(config.words[0]), device=config.device)
-    images, what = find_images(trained, config)
+    images, what, unreadable = find_images(trained, config)
     found = evaluate_model(
         trained.model,
         zip(images.images.split(IMAGES_AT_ONCE), images.labels.split(IMAGES_AT_ONCE), strict=True),
@@ -53,48 +64,53 @@ def evaluate(config: EvaluateConfig) -> None:
         autocast=nullcontext(),
     )
     rows = class_rows(found.confusion, trained.class_names)
-    text = table(["class", "images", "right %", "mostly taken for"], rows)
     folder = new_folder(trained.run / "evaluations", data_name(config.words[1])) if config.out is None else config.out
-    write(folder, found, text, trained=trained, what=what)
-    print(text if len(rows) <= WORST else table(["class", "images", "right %", "mostly taken for"], worst(rows)))
-    if len(rows) > WORST:
-        print(f"The {WORST} classes with the most errors; all {len(rows)} are in {folder / 'classes.txt'}.")
+    numbers = as_json(found, rows, data=data_name(config.words[1]), what=what, skipped=len(unreadable))
+    write(folder, found, table(COLUMNS, rows), trained=trained, what=what, numbers=numbers)
+    if config.json is not None:
+        write_atomically(config.json, numbers)
+    if unreadable:
+        to_stderr(f"layermatch: {left_out(unreadable)}")
+    print_classes(rows, folder)
     print(f"accuracy: {found.accuracy:.2f} % of {what}\nWritten: {folder}")
 
 
-def find_images(trained: Trained, config: EvaluateConfig) -> tuple[ImageSet, str]:
-    """The labelled images to test on, their labels numbered as the model's classes are, and what they are in words.
+def refuse_outputs(config: EvaluateConfig) -> None:
+    """Raise a UserError where what is to be written has no place, before anything is read."""
+    if config.out is not None:
+        refuse_used_folder(config.out)
+    if config.json is not None and (config.json.is_dir() or not config.json.parent.is_dir()):
+        raise UserError(f"--json is {config.json}, which cannot be written. Name a file in a folder that is there.")
+
+
+def find_images(trained: Trained, config: EvaluateConfig) -> tuple[ImageSet, str, list[Unreadable]]:
+    """The labelled images to test on, their labels numbered as the model's classes are; what they are in words; those left out.
 
     That is the test part of DATA; where it has none, all of its labelled images. Of the data that the run was trained
     on it is what the run held out.
 
     Raises:
-        UserError: the images have another number of channels or other classes than the model knows; they are named.
+        UserError: the images have another number of channels or other classes than the model knows; they are named. Or
+            the run's own data have changed.
     """
     data = config.words[1]
-    options = RunFolder.reopen(trained.run, package="layermatch", command="train").config
-    own = {data, str(Path(data).resolve())} & {options["data"]}
+    options = trained_with(trained)
+    own = bool({data, str(Path(data).resolve())} & {options.get("data")})
     channels, height, width = trained.shape
-    first, second = load_images(
-        data,
-        image_size=height if height == width else None,
-        test_share=options["test_share"],
-        seed=options["seed"],
-        download=config.download,
-        data_folder=config.data_folder,
-    )
-    images, what = second, f"{len(second)} test images"
+    skip = config.skip_unreadable or (own and options.get("skip_unreadable", False))
+    unreadable: list[Unreadable] = []
+    reading: dict[str, Any] = {
+        "image_size": height if height == width else None,
+        "download": config.download,
+        "data_folder": config.data_folder,
+        "unreadable": unreadable if skip else None,
+    }
     if own:
-        what = f"{len(second)} images that the run held out"
-    elif first.place == second.place:  # a part was held out of one set; here nothing is trained, so all of it counts
-        known = first.take((first.labels >= 0).nonzero().flatten())
-        images = ImageSet(
-            torch.cat([known.images, second.images]),
-            torch.cat([known.labels, second.labels]),
-            second.class_names,
-            second.place,
-        )
-        what = f"all {len(images)} labelled images"
+        images = held_out(trained, options, reading)
+        what = f"{len(images)} images that the run held out"
+    else:
+        images, parted = labelled_images(data, **reading)
+        what = f"{len(images)} test images" if parted else f"all {len(images)} labelled images"
     if trained.shape[0] == 1 and images.shape[0] == 3 and bool((images.images == images.images[:, :1]).all()):
         # Grey pictures saved in colour, as `predict` takes them.
         images = ImageSet(images.images[:, :1], images.labels, images.class_names, images.place)
@@ -111,7 +127,41 @@ def find_images(trained: Trained, config: EvaluateConfig) -> tuple[ImageSet, str
         )
     numbers = torch.tensor([trained.class_names.index(name) for name in images.class_names])
     pixels = images.images.expand(-1, channels, -1, -1)
-    return ImageSet(pixels, numbers[images.labels], trained.class_names, images.place), what
+    return ImageSet(pixels, numbers[images.labels], trained.class_names, images.place), what, unreadable
+
+
+def trained_with(trained: Trained) -> dict[str, Any]:
+    """Options of the run; none where its model was taken elsewhere."""
+    if not (trained.run / "model/model.safetensors").is_file():
+        return {}
+    return RunFolder.reopen(trained.run, package="layermatch", command="train").config
+
+
+def held_out(trained: Trained, options: dict[str, Any], reading: dict[str, Any]) -> ImageSet:
+    """The test part of the run's own data, as `layermatch train` made it.
+
+    Raises:
+        UserError: it is not what the run had.
+    """
+    stored = {field.name for field in fields(ImageDataOptions)} & options.keys()
+    chosen = ImageDataOptions(**{name: options[name] for name in stored - {"classes"}})
+    if options.get("classes") is not None:
+        chosen = replace(chosen, classes=Path(options["classes"]))
+    _, images = load_images(
+        chosen.data,
+        test_share=chosen.test_share,
+        seed=options["seed"],
+        selection=chosen.selection(unlabelled=True),
+        **reading,
+    )
+    file = trained.run / "split.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("test_sha256") != data_digest(images):
+        raise UserError(
+            f"{chosen.data} is what the run was trained on, and its images are no longer those that {file} was made from, so "
+            "that trained ones may be among the test. Bring them back to what they were, or put test images into a folder of "
+            "their own."
+        )
+    return images
 
 
 def words(shape: tuple[int, int, int]) -> str:
@@ -130,6 +180,16 @@ def class_rows(confusion: Tensor, class_names: tuple[str, ...]) -> list[list[str
     return rows
 
 
+def print_classes(rows: list[list[str | int | float | None]], folder: Path) -> None:
+    """The table, of many classes the worst, and which of them no image belongs to."""
+    print(table(COLUMNS, rows if len(rows) <= WORST else worst(rows)))
+    if len(rows) > WORST:
+        print(f"The {WORST} classes with the most errors; all {len(rows)} are in {folder / 'classes.txt'}.")
+    missing = [str(name) for name, images, *_ in rows if not images]
+    if missing:
+        print(f"n/a (-): no image of {', '.join(missing[:WORST])}{' and so on' if len(missing) > WORST else ''}.")
+
+
 def worst(rows: list[list[str | int | float | None]]) -> list[list[str | int | float | None]]:
     """The rows with the lowest accuracy, the lowest first."""
     return sorted(rows, key=lambda row: 101.0 if row[2] is None else float(row[2]))[:WORST]
@@ -144,15 +204,25 @@ def new_folder(parent: Path, name: str) -> Path:
     return folder
 
 
-def write(folder: Path, found: Evaluation, text: str, *, trained: Trained, what: str) -> None:
-    """Write the table and the figure into a new folder.
+def as_json(
+    found: Evaluation, rows: list[list[str | int | float | None]], *, data: str, what: str, skipped: int
+) -> bytes:
+    """The numbers as a JSON file: of a class without an image `right` is null."""
+    content = {
+        "data": data,
+        "tested_on": what,
+        "numbers": {"accuracy": found.accuracy, "images": int(found.confusion.sum()), "images_left_out": skipped},
+        "units": {"accuracy": "%", "right": "% of the class"},
+        "classes": [{"class": name, "images": images, "right": right} for name, images, right, _ in rows],
+        "confusion": found.confusion.tolist(),
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
 
-    Raises:
-        UserError: the folder holds something already.
-    """
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise UserError(f"--out is {folder}, which already holds files. Name a new folder.")
+
+def write(folder: Path, found: Evaluation, text: str, *, trained: Trained, what: str, numbers: bytes) -> None:
+    """Write table, numbers and figure into a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     head = f"accuracy: {found.accuracy:.2f} % of {what}\n\n"
     write_atomically(folder / "classes.txt", (head + text + "\n").encode())
+    write_atomically(folder / "result.json", numbers)
     draw_confusion(folder / "confusion.png", found.confusion, title=trained.run.name, class_names=trained.class_names)

@@ -27,7 +27,15 @@ from layermatch.views.weak import weak_views
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_decoding import usable_cores
 from scarce_common_utils.image_sets import AnyImages, images_for_statistics
-from scarce_common_utils.images import StoredImages, data_digest, data_name, open_images, some_images
+from scarce_common_utils.images import (
+    StoredImages,
+    Unreadable,
+    count_by_class,
+    data_digest,
+    data_name,
+    open_images,
+    some_images,
+)
 from scarce_common_utils.streams import stream
 from scarce_common_utils.subsets import few_labels
 
@@ -41,7 +49,10 @@ LARGEST_SIDE_OF_ONE_THREAD = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All parts of a run; `training` and `test` are the images, `split` what split.json holds."""
+    """All parts of a run; `training` and `test` are the images, `split` what split.json holds.
+
+    `unreadable` are the images that were left out, of both parts.
+    """
 
     config: "TrainConfig"
     name: str
@@ -56,6 +67,7 @@ class Job:
     normalisation: Normalisation
     place: Place
     workers: int
+    unreadable: tuple[Unreadable, ...] = ()
 
     def autocast(self) -> torch.autocast:
         """Context of a forward pass in the run's precision."""
@@ -120,7 +132,7 @@ def build_job(config: "TrainConfig", place: Place) -> Job:
         UserError: the data, the split, the model or the device cannot be used; the value and the mend are named.
     """
     device = place.device
-    training, test = read_data(config)
+    training, test, unreadable = read_data(config)
     labelled = draw_labelled(config, training)
     config = resolved(config, side=max(training.shape[-2:]))
     size = torch.Size(training.shape)
@@ -157,7 +169,8 @@ def build_job(config: "TrainConfig", place: Place) -> Job:
             "labelled": labelled.tolist(),
             # Read by people; indices decide. A file's path in the data folder, else the image's number.
             "labelled_names": [training.names[index] for index in labelled.tolist()] if training.names else [],
-        },
+        }
+        | ({"unreadable": [image.name for image in unreadable]} if config.skip_unreadable else {}),
         state=state,
         plan=build_plan(config),
         batches=build_batches(
@@ -167,12 +180,14 @@ def build_job(config: "TrainConfig", place: Place) -> Job:
         normalisation=normalisation,
         place=place,
         workers=workers,
+        unreadable=tuple(unreadable),
     )
 
 
-def read_data(config: "TrainConfig") -> tuple[AnyImages, AnyImages]:
-    """Training and test images; the same for every method, so that runs compare in pairs."""
-    return open_images(
+def read_data(config: "TrainConfig") -> tuple[AnyImages, AnyImages, list[Unreadable]]:
+    """Training and test images, the same for every method, so that runs compare in pairs; and those left out of them."""
+    unreadable: list[Unreadable] = []
+    training, test = open_images(
         config.data,
         image_size=config.image_size,
         test_share=config.test_share,
@@ -181,7 +196,9 @@ def read_data(config: "TrainConfig") -> tuple[AnyImages, AnyImages]:
         data_folder=config.data_folder,
         selection=config.selection(unlabelled=True),
         in_memory=config.in_memory,
+        unreadable=unreadable if config.skip_unreadable else None,
     )
+    return training, test, unreadable
 
 
 def on_device(images: AnyImages, device: torch.device) -> AnyImages:
@@ -234,6 +251,12 @@ def draw_labelled(config: "TrainConfig", training: AnyImages) -> Tensor:
         raise UserError(
             f"Each of the {len(training)} images of {training.place} has a label. Say how many of each class may be used, "
             "such as --labels-per-class 4; all images count as unlabelled besides."
+        )
+    counts = count_by_class(training.labels, len(training.class_names))
+    if 0 in counts:
+        raise UserError(
+            f"Class {training.class_names[counts.index(0)]!r} has no labelled image in {training.place}, so nothing can learn "
+            "it. Give some of its images a label, or leave it out with --classes."
         )
     return known.nonzero().flatten()
 

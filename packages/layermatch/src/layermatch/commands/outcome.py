@@ -2,6 +2,7 @@
 
 from layermatch.commands.job import Job
 from layermatch.commands.network import recipe
+from layermatch.commands.notices import images
 from layermatch.training.report import LAST_EVALUATIONS, draw_figures, draw_views, final_numbers
 from scarce_common_utils.figures import table
 from scarce_common_utils.model_folder import ModelCard, write_model
@@ -29,6 +30,8 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
     """
     lines = run.metrics()
     numbers = final_numbers(lines)
+    if job.config.skip_unreadable:
+        numbers["images_left_out"] = len(job.unreadable)
     final = job.evaluation()
     title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
     draw_figures(run.figures, lines, title=title, confusion=final.confusion, class_names=job.training.class_names)
@@ -98,5 +101,7 @@ def print_summary(run: RunFolder, job: Job) -> None:
         print("used: unlabelled images above the threshold, in the last fifth.")
     if numbers.get("steps_left_out"):
         print(f"left out: {numbers['steps_left_out']:.0f} steps whose loss was not finite.")
+    if job.unreadable:
+        print(f"left out: {images(len(job.unreadable))} that cannot be read; split.json names them.")
     figures = sorted(run.figures.glob("*.png"))
     print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))

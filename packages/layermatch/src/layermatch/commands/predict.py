@@ -10,12 +10,15 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from layermatch.commands.notices import images, left_out
 from layermatch.commands.trained import Trained, load_trained
 from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.command_line import Operands, Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_decoding import attempt_all, decode, fit
 from scarce_common_utils.image_folders import images_below
+from scarce_common_utils.image_sets import first_line
+from scarce_common_utils.images import Unreadable
 from scarce_common_utils.run_folder import to_stderr
 
 IMAGES_AT_ONCE = 256
@@ -30,6 +33,9 @@ class PredictConfig:
         tuple[str, ...], Operands("RUN IMAGES", "A finished run's folder, then images or folders of images")
     ] = ()
     top: Annotated[int, Option("How many classes to name for each image, the likeliest first", at_least=1)] = 1
+    skip_unreadable: Annotated[
+        bool, Option("Leave out images that cannot be read, count and name them, instead of refusing all")
+    ] = False
     output: Annotated[Path | None, Option("CSV file to write; by default standard output", short="-o")] = None
     device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
     given: frozenset[str] = frozenset()
@@ -42,13 +48,15 @@ def predict(config: PredictConfig) -> None:
     trained = load_trained(Path(config.words[0]), device=config.device)
     if config.top > len(trained.class_names):
         raise UserError(f"--top is {config.top}, and the model knows {len(trained.class_names)} classes.")
-    files = find_images(config.words[1:])
-    text = as_csv(files, predict_files(trained, files), trained.class_names, top=config.top)
+    files, probabilities, bad = predict_files(trained, find_images(config.words[1:]), skip=config.skip_unreadable)
+    text = as_csv(files, probabilities, trained.class_names, top=config.top)
+    if bad:
+        to_stderr(f"layermatch: {left_out(bad)}")
     if config.output is None:
         print(text, end="")
         return
     write_atomically(config.output, text.encode())
-    to_stderr(f"layermatch: {len(files)} images, {config.output}")
+    to_stderr(f"layermatch: {images(len(files))}, {config.output}")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
@@ -69,30 +77,37 @@ def find_images(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def predict_files(trained: Trained, files: Sequence[Path]) -> Tensor:
-    """Float32[N K], the probabilities of each file's classes.
+def predict_files(
+    trained: Trained, files: Sequence[Path], *, skip: bool = False
+) -> tuple[list[Path], Tensor, list[Unreadable]]:
+    """The N files that were read, Float32[N K], the probabilities of their classes, and the files that were left out.
 
     Raises:
-        UserError: some files cannot be read, or do not fit the model; the first are listed, and nothing was written.
+        UserError: some files cannot be read, or do not fit the model, and `skip` is False or these are all; the first are
+            listed, and nothing was written.
     """
-    bad: list[str] = []
+    bad: list[Unreadable] = []
     found: list[Tensor] = []
+    kept: list[Path] = []
     for start in range(0, len(files), IMAGES_AT_ONCE):
         part = files[start : start + IMAGES_AT_ONCE]
         pixels = []
         for index, image in attempt_all(part, lambda file: read(file, trained.shape)):
             if isinstance(image, Exception):
-                bad.append(f"{part[index]} ({str(image).splitlines()[0][:80] if str(image) else type(image).__name__})")
+                bad.append(Unreadable(str(part[index]), f"{part[index]} ({first_line(image)})"))
             else:
                 pixels.append(image)
-        if not bad:
+                kept.append(part[index])
+        if pixels and (skip or not bad):
             found.append(trained.probabilities(torch.stack(pixels)))
-    if bad:
+    if bad and not (skip and kept):
         more = f", and {len(bad) - BAD_SHOWN} more" if len(bad) > BAD_SHOWN else ""
+        told = "; ".join(image.sentence for image in bad[:BAD_SHOWN])
+        mend = "" if skip else ", or --skip-unreadable"
         raise UserError(
-            f"{len(bad)} of {len(files)} images cannot be used: {'; '.join(bad[:BAD_SHOWN])}{more}. Mend or leave them out."
+            f"{len(bad)} of {len(files)} images cannot be used: {told}{more}. Mend or leave them out{mend}."
         )
-    return torch.cat(found)
+    return kept, torch.cat(found), bad
 
 
 def read(file: Path, shape: tuple[int, int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from layermatch import __version__
 from layermatch.commands.criterion import refuse_unused
 from layermatch.commands.job import Job, build_job
 from layermatch.commands.launch import choose_tracker, find_place, leave, open_tracker
+from layermatch.commands.notices import notices
 from layermatch.commands.outcome import finish, print_summary
 from layermatch.commands.sittings import Sittings
 from layermatch.training.loop import Outlets
@@ -136,6 +137,9 @@ class TrainConfig(RunOptions, ImageDataOptions, StreamingOptions):
     views: Annotated[
         Literal["usb", "torchssl", "fixmatch-pytorch"], Option("Which published code the strong views follow")
     ] = "usb"
+    skip_unreadable: Annotated[
+        bool, Option("Leave out images that cannot be read, count and name them, instead of refusing to begin")
+    ] = False
     accumulate: Annotated[
         int,
         Option("Equal parts that each process's batch is computed in, one after the other, to save memory", at_least=1),
@@ -203,6 +207,8 @@ def open_run(run: RunFolder | None, job: Job) -> RunFolder:
                 config=plain_config(job.config),
             )
         check_split(run, job.split, place=job.training.place)
+        for notice in notices(job):
+            to_stderr(f"layermatch: {notice}")
     return processes.shared(run)
 
 

@@ -3,6 +3,7 @@
 Letters   N images, C channels, H W pixels, K classes.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from scarce_common_utils.figures import figure, line_figure
 
 LAST_EVALUATIONS = 4
+CHARACTERS_AN_INCH = 11  # of a title, at its size of 10 points
+LONGEST_NAME = 25  # characters of a class's name beside an axis
 Lines = Sequence[dict[str, Any]]
 
 
@@ -64,7 +67,13 @@ def draw_figures(
     if mask_steps:
         drawn.append(("pseudo_labels.png", shares, "% of unlabelled images", "pseudo-labels used, and right"))
     made = [
-        line_figure(folder / name, series, x_label="optimizer step", y_label=y_label, caption=f"{title}: {what}")
+        line_figure(
+            folder / name,
+            series,
+            x_label="optimizer step",
+            y_label=y_label,
+            caption=folded(f"{title}: {what}", inches=6),
+        )
         for name, series, y_label, what in drawn
     ]
     if any("used_of_class_0" in line for line in lines):
@@ -79,13 +88,14 @@ def draw_class_counts(path: Path, lines: Lines, *, title: str, class_names: Sequ
     readings = [line for line in lines if line.get("used_of_class_0") is not None]
     counts = torch.tensor([[line[f"used_of_class_{k}"] for line in readings] for k in range(len(class_names))])
     size = (7.0, min(2.2 + 0.22 * len(class_names), 12.0))
-    caption = f"{title}: pseudo-labels used of each class, between readings"
+    names = [shortened(name) for name in class_names]
+    caption = folded(f"{title}: pseudo-labels used of each class, between readings", inches=4.6)
     with figure(path, x_label="optimizer step", y_label="class", caption=caption, size=size) as axes:
         steps = [0, *(line["step"] + 1 for line in readings)]
         mesh = axes.pcolormesh(steps, range(len(class_names) + 1), counts.numpy(), cmap="viridis", vmin=0)
         axes.figure.colorbar(mesh, ax=axes, label="pseudo-labels")
         if len(class_names) <= 40:
-            axes.set_yticks([number + 0.5 for number in range(len(class_names))], class_names)
+            axes.set_yticks([number + 0.5 for number in range(len(class_names))], names)
         axes.invert_yaxis()
         axes.grid(visible=False)
     return path
@@ -93,24 +103,26 @@ def draw_class_counts(path: Path, lines: Lines, *, title: str, class_names: Sequ
 
 def draw_confusion(path: Path, confusion: Tensor, *, title: str, class_names: Sequence[str]) -> Path:
     """Confusion matrix in percent of each true class, with numbers where there are at most 20 classes."""
-    share = 100.0 * confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
+    share = 100.0 * confusion.double() / confusion.sum(1, keepdim=True)  # not a number where a class has no image
     classes = len(class_names)
     side = min(4.5 + 0.3 * classes, 12.0)
+    names = [shortened(name) for name in class_names]
+    beside = max(map(len, names)) / CHARACTERS_AN_INCH  # the names of the rows, left of the figure's title
+    caption = folded(f"{title}: confusion of the averaged model, % of each class", inches=side - 0.4 - beside)
     with figure(
         path,
         x_label="predicted class",
         y_label="true class",
-        caption=f"{title}: confusion of the averaged model, % of each class",
+        caption=caption,
         size=(side + 0.6, side),
     ) as axes:
+        axes.set_facecolor("#eeeeee")  # behind the rows of such classes
         axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="equal")
         axes.grid(visible=False)
         if classes <= 40:
-            upright = max(map(len, class_names)) <= 2
-            axes.set_xticks(
-                range(classes), class_names, rotation=0 if upright else 45, ha="center" if upright else "right"
-            )
-            axes.set_yticks(range(classes), class_names)
+            upright = max(map(len, names)) <= 2
+            axes.set_xticks(range(classes), names, rotation=0 if upright else 45, ha="center" if upright else "right")
+            axes.set_yticks(range(classes), names)
         if classes <= 20:
             for row, values in enumerate(share.tolist()):
                 for column, value in enumerate(values):
@@ -130,7 +142,8 @@ def draw_views(path: Path, rows: Mapping[str, Tensor], *, title: str) -> Path:
             top, left = row * (height + gap), column * (width + gap)
             page[top : top + height, left : left + width] = picture.permute(1, 2, 0)
     size = (1.5 + 0.75 * count, 3.2)
-    with figure(path, x_label="", y_label="", caption=f"{title}: views of one step", size=size) as axes:
+    caption = folded(f"{title}: views of one step", inches=size[0] - 1.2)
+    with figure(path, x_label="", y_label="", caption=caption, size=size) as axes:
         axes.imshow(page.squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_yticks([row * (height + gap) + height / 2 for row in range(len(rows))], list(rows))
         axes.set_xticks([])
@@ -138,6 +151,17 @@ def draw_views(path: Path, rows: Mapping[str, Tensor], *, title: str) -> Path:
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
     return path
+
+
+def folded(caption: str, *, inches: float) -> str:
+    """A figure's title in lines that fit a width, words that are longer than a line cut at hyphens or anywhere."""
+    return "\n".join(textwrap.wrap(caption, max(20, int(inches * CHARACTERS_AN_INCH))))
+
+
+def shortened(name: str) -> str:
+    """A class's name as an axis has room for."""
+    half = (LONGEST_NAME - 1) // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _several(lines: Lines, names: dict[str, str]) -> dict[str, tuple[list[float], list[float]]]:
