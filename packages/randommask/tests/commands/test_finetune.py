@@ -193,7 +193,7 @@ def test_resume_ends_with_the_same_bits(tables, tmp_path, monkeypatch, workers):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["MISSING.csv"], "MISSING.csv does not exist. Give the path of a CSV or TSV file."),
+        (["MISSING.csv"], "MISSING.csv does not exist. Give the path of a CSV, TSV or parquet file."),
         (
             ["{columns}"],
             "no column 'sequence'; its header line has 'dna', 'y'. Name the column of sequences by --sequence-column",

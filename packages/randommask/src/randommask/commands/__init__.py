@@ -1,4 +1,4 @@
-"""The command line: `randommask pretrain GENOME...`, `randommask finetune TRAIN`, `randommask gue --data GUE`."""
+"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`."""
 
 import sys
 from collections.abc import Sequence
@@ -11,17 +11,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
+    from randommask.commands.embed import EMBED_HINTS, EmbedConfig, embed
     from randommask.commands.finetune import FINETUNE_HINTS, FinetuneConfig, finetune
     from randommask.commands.gue import GUE_HINTS, GueConfig, gue
     from randommask.commands.pretrain import PRETRAIN_HINTS, PretrainConfig, pretrain
+    from randommask.commands.score import SCORE_HINTS, ScoreConfig, score
     from scarce_common_utils.command_line import Command, run_commands
 
     commands = {
         "pretrain": Command(pretrain, PretrainConfig, PRETRAIN_HINTS),
         "finetune": Command(finetune, FinetuneConfig, FINETUNE_HINTS),
         "gue": Command(gue, GueConfig, GUE_HINTS),
+        "embed": Command(embed, EmbedConfig, EMBED_HINTS),
+        "score": Command(score, ScoreConfig, SCORE_HINTS),
     }
-    return run_commands("randommask", __version__, commands, argv)
+    # A bare "-" is standard input or output; the command-line library would take it for an option.
+    words = ["./-" if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
+    return run_commands("randommask", __version__, commands, words)
 
 
 def run() -> None:

@@ -12,7 +12,7 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -53,26 +53,49 @@ def read_table(path: Path, *, sequence_column: str = "sequence", label_column: s
         UserError: the file is missing or cannot be read, the header line is one of data, a column is missing, a row has no
             sequence, no label, more cells than the header or letters of no nucleotide; file and line are named.
     """
-    names = (sequence_column, label_column)
-    raw = _raw(path)
+    columns = {"sequence": sequence_column, "label": label_column}
     table = Table([], [])
-    for place, cells in _parquet_rows(path, raw, names) if raw.startswith(_PARQUET) else _text_rows(path, raw, names):
-        sequence, label = _checked(path, place, cells, names=names)
-        table.sequences.append(sequence)
-        table.labels.append(label)
+    for place, cells in _rows(path, decompressed(path), columns):
+        table.sequences.append(checked_letters(path, place, cells["sequence"], column=sequence_column))
+        table.labels.append(_filled(path, place, cells["label"], column=label_column))
     if not table.labels:
         raise UserError(f"{path} has a header and no rows. Give a table with labelled sequences.")
     return table
 
 
-def _text_rows(path: Path, raw: bytes, names: tuple[str, str]) -> Iterator[tuple[str, list[str]]]:
-    """Place ("line 3") and both cells of each row of a CSV or TSV; empty lines are passed over."""
+def sequence_rows(
+    path: Path, raw: bytes, *, sequence_column: str, name_column: str | None = None
+) -> Iterator[tuple[str, str]]:
+    """Name and upper-case letters of each row of a table without labels; a row's number, from 1, where no column names it.
+
+    Args:
+        path: of the file, for errors.
+        raw: its bytes, decompressed.
+        sequence_column: name of the column of letters.
+        name_column: name of the column of names.
+
+    Raises:
+        UserError: as `read_table`, the labels apart.
+    """
+    columns = {"sequence": sequence_column} | ({} if name_column is None else {"name": name_column})
+    for number, (place, cells) in enumerate(_rows(path, raw, columns), 1):
+        letters = checked_letters(path, place, cells["sequence"], column=sequence_column)
+        yield (str(number) if name_column is None else _filled(path, place, cells["name"], column=name_column)), letters
+
+
+def _rows(path: Path, raw: bytes, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Place ("line 3", of parquet "row 3") and the cells of each row, by kind of column."""
+    return _parquet_rows(path, raw, columns) if raw.startswith(_PARQUET) else _text_rows(path, raw, columns)
+
+
+def _text_rows(path: Path, raw: bytes, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV or TSV; empty lines are passed over."""
     text = _decoded(path, raw)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in text.split("\n", 1)[0] else ",")
     try:
         header = [name.strip() for name in next(lines, [])]
-        _refuse_data_as_header(path, header, names=names)
-        columns = [_column(path, header, name, flag) for name, flag in zip(names, ("sequence", "label"), strict=True)]
+        _refuse_data_as_header(path, header, names=list(columns.values()))
+        places = {kind: _column(path, header, name, kind) for kind, name in columns.items()}
         for row in lines:
             if not any(cell.strip() for cell in row):
                 continue
@@ -81,15 +104,16 @@ def _text_rows(path: Path, raw: bytes, names: tuple[str, str]) -> Iterator[tuple
                     f"{path}, line {lines.line_num}: the row has {len(row)} cells, but the header line has {len(header)}. Put a "
                     "cell that holds the separator in quotes, or take out what is too much."
                 )
-            yield f"line {lines.line_num}", [row[column] if column < len(row) else "" for column in columns]
+            cells = {kind: row[column] if column < len(row) else "" for kind, column in places.items()}
+            yield f"line {lines.line_num}", cells
     except csv.Error as error:
         raise UserError(
             f"{path}, line {lines.line_num}: no CSV ({error}). Give a comma- or tab-separated table."
         ) from error
 
 
-def _parquet_rows(path: Path, raw: bytes, names: tuple[str, str]) -> Iterator[tuple[str, list[str]]]:
-    """Place ("row 3", from 1) and both cells of each row of a parquet file."""
+def _parquet_rows(path: Path, raw: bytes, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a parquet file, numbered from 1."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
@@ -99,22 +123,32 @@ def _parquet_rows(path: Path, raw: bytes, names: tuple[str, str]) -> Iterator[tu
     try:
         file = parquet.ParquetFile(io.BytesIO(raw))
         header = list(file.schema_arrow.names)
-        for name, flag in zip(names, ("sequence", "label"), strict=True):
-            _column(path, header, name, flag)
-        columns = file.read(columns=list(dict.fromkeys(names))).to_pydict()
+        for kind, name in columns.items():
+            _column(path, header, name, kind)
+        values = file.read(columns=list(dict.fromkeys(columns.values()))).to_pydict()
     except (ArrowException, OSError) as error:
         raise UserError(f"{path} is damaged: no parquet ({str(error).splitlines()[0]}). Make it again.") from error
-    for number, cells in enumerate(zip(*(columns[name] for name in names), strict=True), 1):
-        yield f"row {number}", ["" if cell is None else str(cell) for cell in cells]
+    for number, cells in enumerate(zip(*(values[name] for name in columns.values()), strict=True), 1):
+        texts = ("" if cell is None else str(cell) for cell in cells)
+        yield f"row {number}", dict(zip(columns, texts, strict=True))
 
 
-def _raw(path: Path) -> bytes:
-    """Bytes of the file, decompressed."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder. Name a CSV, TSV or parquet file.")
+def decompressed(path: Path, packed: bytes | None = None, *, wanted: str = "a CSV, TSV or parquet file") -> bytes:
+    """Bytes of a file, plain or packed by gzip (blocks too), bzip2 or xz; known by the first bytes.
+
+    Args:
+        path: of the file.
+        packed: its bytes where they are read already, as from standard input.
+        wanted: what a person should give, for errors.
+
+    Raises:
+        UserError: the file is missing, a folder, empty, damaged, cut short, or packed by zstd.
+    """
+    if packed is None and path.is_dir():
+        raise UserError(f"{path} is a folder. Name {wanted}.")
     kind = ""
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if packed is None else packed
         if raw.startswith(_ZSTANDARD):
             raise UserError(
                 f"{path} is compressed by zstd, which is not read here. Give it plain, or as gzip, bzip2 or xz."
@@ -128,7 +162,7 @@ def _raw(path: Path) -> bytes:
             kind, opened = _COMPRESSED[magic]
             raw = opened(raw)
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. Give the path of a CSV or TSV file.") from error
+        raise UserError(f"{path} does not exist. Give the path of {wanted}.") from error
     except EOFError as error:
         raise UserError(
             f"{path} ends within a {kind} stream, so it was cut short. Download or copy it again."
@@ -149,7 +183,7 @@ def _raw(path: Path) -> bytes:
             ) from error
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
     if not raw.strip():
-        raise UserError(f"{path} is empty. Give a CSV or TSV file with a header line.")
+        raise UserError(f"{path} is empty. Give {wanted} with at least one row.")
     return raw
 
 
@@ -161,7 +195,7 @@ def _decoded(path: Path, raw: bytes) -> str:
         raise UserError(f"{path}, line {line}: no text in UTF-8. Give a CSV or TSV file.") from error
 
 
-def _refuse_data_as_header(path: Path, header: Sequence[str], *, names: tuple[str, str]) -> None:
+def _refuse_data_as_header(path: Path, header: Sequence[str], *, names: Sequence[str]) -> None:
     """A file without a header would lose its first row, or be told to name a column that it does not have."""
     if not set(names) <= set(header) and any(_DNA.fullmatch(cell) for cell in header):
         raise UserError(f"The first line of {path} seems to be data; add a header line such as {','.join(names)}.")
@@ -180,13 +214,20 @@ def _column(path: Path, header: Sequence[str], name: str, kind: str) -> int:
     )
 
 
-def _checked(path: Path, place: str, cells: Sequence[str], *, names: tuple[str, str]) -> tuple[str, str]:
-    """Upper-case letters and label of a row."""
-    sequence, label = (cell.strip() for cell in cells)
-    for value, name in ((sequence, names[0]), (label, names[1])):
-        if not value:
-            raise UserError(f"{path}, {place}: the column {name!r} is empty. Fill it in, or take the row out.")
-    sequence = sequence.upper()
+def _filled(path: Path, place: str, cell: str, *, column: str) -> str:
+    value = cell.strip()
+    if not value:
+        raise UserError(f"{path}, {place}: the column {column!r} is empty. Fill it in, or take the row out.")
+    return value
+
+
+def checked_letters(path: Path, place: str, cell: str, *, column: str) -> str:
+    """Upper-case letters of a cell.
+
+    Raises:
+        UserError: it is empty or holds a letter of no nucleotide; file and place are named.
+    """
+    sequence = _filled(path, place, cell, column=column).upper()
     codes = base_codes(sequence)
     if codes.max() >= FOREIGN:
         letter = sequence[int((codes >= FOREIGN).argmax())]
@@ -194,4 +235,4 @@ def _checked(path: Path, place: str, cells: Sequence[str], *, names: tuple[str, 
             f"{path}, {place}: {letter!r} is no letter of DNA (A, C, G, T, U, N and the IUPAC letters). "
             "Give nucleotide sequences."
         )
-    return sequence, label
+    return sequence

@@ -51,7 +51,7 @@ def read_fasta(path: Path, *, keep_soft_masked: bool = True) -> Iterator[FastaRe
     try:
         packed = _is_gzip(path)
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            yield from _records(path, file, keep_soft_masked)
+            yield from records_in(file, path=path, keep_soft_masked=keep_soft_masked)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Give the path of a FASTA file.") from error
     except EOFError as error:
@@ -79,7 +79,8 @@ def _is_gzip(path: Path) -> bool:
         return True
 
 
-def _records(path: Path, file: BufferedIOBase, keep_soft_masked: bool) -> Iterator[FastaRecord]:
+def records_in(file: BufferedIOBase, *, path: Path, keep_soft_masked: bool = True) -> Iterator[FastaRecord]:
+    """Records of an open FASTA file, decompressed; `path` is named in errors. See `read_fasta`."""
     name, pieces, names = None, list[numpy.ndarray](), dict[str, int]()
     line = 1  # of the piece's first byte
     for piece in _whole_lines(file):

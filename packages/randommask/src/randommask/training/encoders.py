@@ -66,7 +66,7 @@ def pretrained_classifier(
             f"--model is {folder}, which holds no config.json. Give the model/ folder of a pretraining run, or a folder with an "
             "encoder and its tokenizer."
         )
-    if _is_kmer_folder(folder):
+    if is_kmer_folder(folder):
         return _kmer_classifier(folder, labels=labels, dropout=dropout, seed=seed, overlap=overlap)
     if overlap is not None:
         raise UserError(
@@ -114,12 +114,12 @@ def specials_of(tokenizer: Any, config: Any) -> Specials:
     return Specials(front, behind, 0 if pad is None else pad, max(1, int(limit) - len(front) - len(behind)))
 
 
-def refuse_deaf_tokenizer(folder: Path, tokenizer: Any) -> None:
+def refuse_deaf_tokenizer(folder: Path, tokenizer: Any, *, named: str = "--model") -> None:
     """Refuse a tokenizer to which all DNA is unknown, as DNABERT's is where its configuration says do_lower_case."""
     ids = tokenizer([PROBE], add_special_tokens=False)["input_ids"][0]
     if not ids or all(index == tokenizer.unk_token_id for index in ids):
         raise UserError(
-            f"--model is {folder}, whose tokenizer {type(tokenizer).__name__} gives {len(ids)} tokens for {PROBE}, all unknown. Look for "
+            f"{named} is {folder}, whose tokenizer {type(tokenizer).__name__} gives {len(ids)} tokens for {PROBE}, all unknown. Look for "
             "do_lower_case in its tokenizer_config.json, or give a folder with a vocabulary of DNA."
         )
 
@@ -133,7 +133,7 @@ def with_labels(config: Any, labels: Sequence[str]) -> Any:
     return config
 
 
-def _is_kmer_folder(folder: Path) -> bool:
+def is_kmer_folder(folder: Path) -> bool:
     """Whether the folder holds a BERT with a k-mer vocabulary: five specials, then k-mers of one length."""
     try:
         if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") != "bert":
