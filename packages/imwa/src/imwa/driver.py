@@ -131,6 +131,10 @@ class IMWA:
         """Replicas that train in this process: all of them without a group."""
         return self._reduction.own
 
+    def generator(self, replica: int) -> torch.Generator:
+        """A replica's own random stream, which its `Replica.generator` is."""
+        return self._streams[replica]
+
     def __iter__(self) -> Iterator[Replica]:
         """Replicas in the plan's order, from where the run stands; model and all else hold the replica's start."""
         self._begin()

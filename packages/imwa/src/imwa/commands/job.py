@@ -16,9 +16,13 @@ from imwa.models.resnet_cifar import resnet32, small_resnet
 from imwa.replica import Replica
 from imwa.training.batches import Order, augmented, normalised, pixel_constants
 from imwa.training.company import Company
-from imwa.training.evaluation import Evaluation, evaluate
+from imwa.training.ema import MovingAverage
+from imwa.training.ensemble import Ensemble
+from imwa.training.evaluation import Evaluation, evaluate, logits_of
+from imwa.training.initial import digest_of_file, start_from
 from imwa.training.loop import Schedule
 from imwa.training.objective import Objective, build_objective
+from imwa.training.stages import Stage, cost_of, stages_of
 from imwa.training.state import TrainingState
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sources import torchvision_model
@@ -65,7 +69,12 @@ class Job:
     @property
     def replicas(self) -> int:
         """M of the run: 1 for a single run."""
-        return self.state.iterative.plan.replicas
+        return max(stage.replicas for stage, _ in self.state.stages)
+
+    @property
+    def cost(self) -> int:
+        """Optimizer steps over all replicas."""
+        return cost_of([stage for stage, _ in self.state.stages])
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of a forward pass in the run's precision."""
@@ -108,6 +117,22 @@ class Job:
 
         recompute_batch_norm(clone, self._batches_for_norms(), forward_fn=forward)
         return self.evaluation(clone)
+
+    def predict(self, model: nn.Module) -> Tensor:
+        """Logits of the test images, Float[N K]."""
+        return logits_of(model, self.test.images, prepare=self.prepare, autocast=self.autocast())
+
+    def finished(self, model: nn.Module) -> dict[str, float]:
+        """What is measured of the last average alone."""
+        numbers = {"recomputed_accuracy": self.recomputed(model).accuracy}
+        if self.state.ema is not None:
+            held = self.state.ema.model
+            numbers |= {
+                "ema_accuracy": self.evaluation(held).accuracy,
+                "ema_recomputed_accuracy": self.recomputed(held).accuracy,
+            }
+        together = self.state.ensemble.accuracy(self.test.labels) if self.state.ensemble is not None else None
+        return numbers if together is None else {**numbers, "ensemble_accuracy": together}
 
     def _batches_for_norms(self) -> Iterator[Tensor]:
         generator = stream(self.config.seed, "batch norm")
@@ -156,6 +181,8 @@ def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
         "classes_by_rank": [training.class_names[number] for number in ranks],
         "training": places.tolist(),
     }
+    if config.init_from is not None:
+        split["init_from_sha256"] = digest_of_file(config.init_from)
     return Job(
         config=config,
         name=f"imwa-{short_name}-{config.method}-seed-{config.seed}",
@@ -203,7 +230,7 @@ def draw_long_tail(config: "TrainConfig", images: ImageSet) -> tuple[Tensor, lis
 def resolved(config: "TrainConfig", *, side: int) -> "TrainConfig":
     """The configuration with what depends on the run filled in: threads and intervals."""
     one_thread = config.model == "small" and side <= LARGEST_SIDE_OF_ONE_THREAD
-    total = config.steps * plan_of(config)[0]
+    total = cost_of(plan_stages(config))
     return replace(
         config,
         threads=config.threads or (1 if one_thread else torch.get_num_threads()),
@@ -219,6 +246,18 @@ def plan_of(config: "TrainConfig") -> tuple[int, int]:
     return values[replicas], min(values[episodes], config.steps)
 
 
+def plan_stages(config: "TrainConfig") -> list[Stage]:
+    """The run's stages: one, or a shared start or a single end around that of the replicas."""
+    replicas, episodes = plan_of(config)
+    return stages_of(
+        config.steps,
+        replicas=replicas,
+        episodes=episodes,
+        shared_start=config.shared_start,
+        average_until=config.average_until,
+    )
+
+
 def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, int]:
     """The model by name, weights drawn from the stream "init", and the number of channels that it takes.
 
@@ -232,6 +271,8 @@ def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, 
         model: nn.Module = OURS[config.model](classes, channels=channels, **cosine)
     else:
         model, channels = torchvision_model(config.model, classes, ours=tuple(OURS), package="imwa"), 3
+    if config.init_from is not None:
+        start_from(model, config.init_from)
     _try_model(model, config, channels=channels, size=tuple(training.images.shape[-2:]))
     seed_random_state(stream_seed(config.seed, "dropout"))
     return model, channels
@@ -271,22 +312,34 @@ def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device, 
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    replicas, episodes = plan_of(config)
-    iterative = IMWA(
+    ema = None if config.ema_decay is None else MovingAverage(model, decay=config.ema_decay)
+
+    def driver(stage: Stage) -> IMWA:
+        return IMWA(
+            model,
+            optimizer,
+            replicas=stage.replicas,
+            episodes=stage.episodes,
+            steps=stage.stop - stage.start,
+            seed=config.seed,
+            optimizer_state=config.optimizer_state,
+            carry={"scaler": scaler},
+            average={} if ema is None else {"ema": ema.model},
+            group=together.group,
+            deterministic=config.deterministic,
+            batch_norm=config.batch_norm,
+            on_nan=config.on_nan.replace("-", " "),
+        )
+
+    return TrainingState(
         model,
         optimizer,
-        replicas=replicas,
-        episodes=episodes,
-        steps=config.steps,
-        seed=config.seed,
-        optimizer_state=config.optimizer_state,
-        carry={"scaler": scaler},
-        group=together.group,
-        deterministic=config.deterministic,
-        batch_norm=config.batch_norm,
-        on_nan=config.on_nan.replace("-", " "),
+        scaler,
+        [(stage, driver(stage)) for stage in plan_stages(config)],
+        losses=torch.zeros(2, device=device),
+        ema=ema,
+        ensemble=Ensemble() if config.ensemble else None,
     )
-    return TrainingState(model, optimizer, scaler, iterative, losses=torch.zeros(2, device=device))
 
 
 def _build_schedule(config: "TrainConfig") -> Schedule:
@@ -300,4 +353,5 @@ def _build_schedule(config: "TrainConfig") -> Schedule:
         log_every=max(1, config.steps // 100),
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
+        warm_up=round(config.warm_up * config.steps),
     )

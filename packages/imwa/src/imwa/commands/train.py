@@ -91,15 +91,45 @@ class TrainConfig(RunOptions, ImageDataOptions):
         Literal["none", "deferred"],
         Option("deferred: from 80 % of the run on, weigh classes by the effective number of their images (DRW)"),
     ] = "none"
+    ema_decay: Annotated[
+        float | None,
+        Option("Evaluate beside the model its moving average, of this decay a step", at_least=0.0, below=1.0),
+    ] = None
+    ensemble: Annotated[bool, Option("Evaluate the last replicas' prediction ensemble too (mwa, imwa)")] = False
+    shared_start: Annotated[
+        float,
+        Option(
+            "A control: this share of the run one replica trains, and all start from there (mwa, imwa)",
+            at_least=0.0,
+            below=1.0,
+        ),
+    ] = 0.0
+    average_until: Annotated[
+        float,
+        Option(
+            "A control: after this share of the run the average goes on as one run (mwa, imwa)",
+            above=0.0,
+            at_most=1.0,
+        ),
+    ] = 1.0
+    init_from: Annotated[
+        Path | None,
+        Option("Start from the weights of this safetensors file, such as a run's model/; the classifier is drawn anew"),
+    ] = None
     model: Annotated[str, Option("small (8 layers, for 8x8 to 32x32), resnet32, or a torchvision model's name")] = (
         "small"
     )
     batch_size: Annotated[int, Option("Images a step", at_least=2)] = 64
     learning_rate: Annotated[float, Option("Its largest value", above=0.0)] = 0.1
     schedule: Annotated[
-        Literal["cosine", "steps"],
-        Option("Of the learning rate over the global steps: cosine to 0, or CIFAR-LT's warm-up and two drops"),
+        Literal["cosine", "constant", "steps"],
+        Option(
+            "Of the learning rate over the global steps: cosine to 0, constant, or CIFAR-LT's warm-up and two drops"
+        ),
     ] = "cosine"
+    warm_up: Annotated[
+        float, Option("Share of the run in which the learning rate rises (cosine, constant)", at_least=0.0, below=1.0)
+    ] = 0.0
     momentum: Annotated[float, Option("Of SGD", at_least=0.0, below=1.0)] = 0.9
     weight_decay: Annotated[float, Option("On all parameters", at_least=0.0)] = 5e-4
     threads: Annotated[
@@ -128,7 +158,10 @@ class TrainConfig(RunOptions, ImageDataOptions):
         if self.resume is not None:
             return
         unused = {
-            "single": ("replicas", "episodes", "optimizer_state", "batch_norm", "on_nan", "deterministic"),
+            "single": (
+                *("replicas", "episodes", "optimizer_state", "batch_norm", "on_nan", "deterministic"),
+                *("ensemble", "shared_start", "average_until"),
+            ),
             "mwa": ("episodes", "optimizer_state"),
             "imwa": (),
         }
@@ -138,6 +171,15 @@ class TrainConfig(RunOptions, ImageDataOptions):
                 raise UserError(
                     f"{flag} changes nothing with --method {self.method}. Leave it out, or choose --method imwa."
                 )
+        if self.shared_start >= self.average_until:
+            raise UserError(
+                f"--shared-start is {self.shared_start:g} and --average-until {self.average_until:g}, so no step is left for "
+                "the replicas. Choose a smaller --shared-start."
+            )
+        if self.warm_up and self.schedule == "steps":
+            raise UserError(
+                f"--warm-up is {self.warm_up:g}, but --schedule steps has a warm-up of its own. Leave it out."
+            )
         if self.loss == "ldam" and self.model not in OURS:
             raise UserError(
                 f"--loss ldam needs a classifier of cosines, which {self.model} has not. Choose --model {' or '.join(OURS)}."
@@ -197,6 +239,11 @@ def refuse_company(config: TrainConfig, together: Company) -> None:
             f"{together.size} processes were started, but --method {config.method} trains {replicas} "
             f"replica{'s' if replicas > 1 else ''}, and each process needs one. Start {replicas}, or raise --replicas."
         )
+    if not together.alone and (config.shared_start or config.average_until < 1.0):
+        raise UserError(
+            f"{together.size} processes were started, and --shared-start and --average-until train one replica for a part of "
+            "the run. Start 1 process."
+        )
 
 
 def tell(config: TrainConfig, job: Job) -> None:
@@ -225,7 +272,7 @@ def resume(run: RunFolder, job: Job, together: Company) -> None:
                 raise UserError(f"A checkpoint in {run.checkpoints} does not fit this run: {error}") from error
     if together.first:
         run.cut_metrics(job.state.done)
-        to_stderr(f"imwa: goes on at step {job.state.done} of {job.replicas * job.schedule.steps}")
+        to_stderr(f"imwa: goes on at step {job.state.done} of {job.cost}")
 
 
 def fit(run: RunFolder, job: Job, together: Company) -> None:
@@ -236,8 +283,8 @@ def fit(run: RunFolder, job: Job, together: Company) -> None:
         state = job.state.state_dict(digest=run.digest, version=__version__)
         save_checkpoint(checkpoints, step=job.state.done, state=state)
 
-    own = len(job.state.iterative.own)
-    total, done = own * job.schedule.steps, job.state.done * own // job.replicas
+    own = job.replicas if together.alone else len(job.state.iterative.own)
+    total, done = job.cost * own // job.replicas, job.state.done * own // job.replicas
     with Progress(total, "steps", label="imwa", start=done) if together.first else nullcontext(Silence()) as bar:
         around = Surroundings(
             batch=job.batch,
@@ -247,8 +294,9 @@ def fit(run: RunFolder, job: Job, together: Company) -> None:
             log=run.log,
             save=save,
             bar=bar,
-            finished=lambda model: {"recomputed_accuracy": job.recomputed(model).accuracy},
+            finished=job.finished,
             company=together,
+            predict=job.predict,
         )
         train_loop(job.state, job.schedule, around=around)
 
@@ -286,7 +334,8 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
     )
     run.write_result(record)
     write_model(run, job.state.model.state_dict(), model_card(job, accuracy=final.accuracy))
-    print_summary(run, job, numbers, figures, taken=len(averages(lines)) if job.replicas > 1 else 0)
+    taken = sum("gain" in line for line in averages(lines)) if job.replicas > 1 else 0
+    print_summary(run, job, numbers, figures, taken=taken)
 
 
 def model_card(job: Job, *, accuracy: float) -> ModelCard:
@@ -309,7 +358,7 @@ def model_card(job: Job, *, accuracy: float) -> ModelCard:
             "data": f"{job.data_name}, {len(job.training)} training images",
             "method": f"{config.method}: {method}",
             "loss": config.loss + (", re-weighted from 80 % of the run on" if config.reweighting == "deferred" else ""),
-            "steps": f"{steps} global, {steps * replicas} in all",
+            "steps": f"{steps} global, {job.cost} in all",
             "seed": str(config.seed),
             "test accuracy": f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}",
         },
@@ -323,11 +372,7 @@ def print_summary(
 ) -> None:
     """The short table at the end, what it says, and where everything lies."""
     steps = job.schedule.steps
-    print(
-        summary(
-            numbers, method=job.config.method, cost=steps * job.replicas, steps=steps, averaged=taken, counts=job.counts
-        )
-    )
+    print(summary(numbers, method=job.config.method, cost=job.cost, steps=steps, averaged=taken, counts=job.counts))
     most, least = max(job.counts), min(job.counts)
     a_class = f"{most} to {least}" if most > least else str(most)
     print(f"{len(job.training)} training images ({a_class} a class), {len(job.test)} test images.")

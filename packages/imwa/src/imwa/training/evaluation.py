@@ -6,8 +6,8 @@ Groups    many > 100 training images, medium 20 to 100, few < 20 (classifier-bal
 Letters   N images, C channels, H W pixels, K classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -46,19 +46,36 @@ def evaluate(
         prepare: uint8 images -> what the model takes.
         autocast: context of the forward pass.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    at_once = IMAGES_AT_ONCE.get(labels.device.type, IMAGES_AT_ONCE_ELSEWHERE)
-    model.eval()
-    try:
-        with autocast:
-            predicted = torch.cat([model(prepare(part)).argmax(1) for part in images.split(at_once)])
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with _in_eval_mode(model), autocast:
+        predicted = torch.cat([model(prepare(part)).argmax(1) for part in images.split(_at_once(labels.device))])
     right = torch.bincount(labels[predicted == labels], minlength=classes).tolist()
     all_of = torch.bincount(labels, minlength=classes).tolist()
     by_class = tuple(100.0 * hits / count if count else None for hits, count in zip(right, all_of, strict=True))
     return Evaluation(100.0 * sum(right) / len(labels), by_class)
+
+
+@torch.no_grad()
+def logits_of(
+    model: nn.Module, images: Tensor, *, prepare: Callable[[Tensor], Tensor], autocast: AbstractContextManager[Any]
+) -> Tensor:
+    """Float[N K] of the model in eval mode, on its device; arguments as of `evaluate`."""
+    with _in_eval_mode(model), autocast:
+        return torch.cat([model(prepare(part)) for part in images.split(_at_once(images.device))])
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _at_once(device: torch.device) -> int:
+    return IMAGES_AT_ONCE.get(device.type, IMAGES_AT_ONCE_ELSEWHERE)
 
 
 def groups_by_count(counts: Sequence[int]) -> dict[str, list[int]]:

@@ -20,6 +20,7 @@ from imwa.replica import Replica
 from imwa.training.company import Company
 from imwa.training.objective import Objective, cross_entropy
 from imwa.training.schedule import learning_rate
+from imwa.training.stages import Stage
 from imwa.training.state import TrainingState
 from imwa.training.step import train_step
 from scarce_common_utils.errors import UserError
@@ -44,6 +45,7 @@ class Schedule:
         log_every: steps between readings of the loss.
         evaluate_every: global steps between evaluations of a replica; its end is always evaluated.
         checkpoint_every: steps, over all replicas, between checkpoints; the end always gets one.
+        warm_up: steps over which the learning rate rises.
     """
 
     steps: int
@@ -52,6 +54,7 @@ class Schedule:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    warm_up: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class Surroundings:
         finished: called on the last average before its checkpoint; its numbers join the average's line.
         company: the processes that train this run.
         objective: logits, labels and the global step to the loss.
+        predict: model -> logits of the test images; called where the state has an ensemble.
     """
 
     batch: Callable[[Replica, int], tuple[Tensor, Tensor]]
@@ -79,6 +83,7 @@ class Surroundings:
     finished: Callable[[nn.Module], dict[str, float]]
     company: Company = field(default_factory=Company)
     objective: Objective = cross_entropy
+    predict: Callable[[nn.Module], Tensor] | None = None
 
 
 def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> None:
@@ -89,13 +94,19 @@ def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> 
         ProcessLost: another process of the company ended.
     """
     loop = _Loop(state, schedule, around)
-    state.iterative.after_average = loop.on_average
-    for replica in state.iterative:
-        before = state.iterative.plan.border(replica.episode) * state.iterative.plan.replicas
-        before += replica.index * (replica.steps.stop - replica.steps.start)
-        state.done = before + replica.steps.following - replica.steps.start
-        for step in replica.steps:
-            loop.step(replica, step)
+    first = state.stage
+    for number in range(first, len(state.stages)):
+        if number > first:  # replica 0 goes on with its random stream
+            own = state.iterative.generator(0).get_state()
+            state.stage = number
+            state.iterative.generator(0).set_state(own)
+        state.iterative.after_average = loop.on_average
+        for replica in state.iterative:
+            before = state.before + state.iterative.plan.border(replica.episode) * state.iterative.plan.replicas
+            before += replica.index * (replica.steps.stop - replica.steps.start)
+            state.done = before + replica.steps.following - replica.steps.start
+            for step in replica.steps:
+                loop.step(replica, step)
 
 
 class _Loop:
@@ -110,10 +121,28 @@ class _Loop:
         else:
             self.pending.append((step, numbers))
 
+    @property
+    def stage(self) -> Stage:
+        return self.state.stages[self.state.stage][0]
+
+    @property
+    def episodes_before(self) -> int:
+        return sum(iterative.plan.episodes for _, iterative in self.state.stages[: self.state.stage])
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.state.stage == len(self.state.stages) - 1
+
     def step(self, replica: Replica, step: int) -> None:
+        """One step of a replica; `step` counts from its stage's start."""
         state, schedule, around = self.state, self.schedule, self.around
+        ends = step == replica.steps.stop - 1
+        last_of_episode = ends and replica.index == state.iterative.plan.replicas - 1
+        step += self.stage.start
         images, labels = around.batch(replica, step)
-        rate = learning_rate(schedule.schedule, step, steps=schedule.steps, rate=schedule.rate)
+        rate = learning_rate(
+            schedule.schedule, step, steps=schedule.steps, rate=schedule.rate, warm_up=schedule.warm_up
+        )
         train_step(
             state,
             images,
@@ -123,8 +152,6 @@ class _Loop:
             objective=around.objective,
             step=step,
         )
-        ends = step == replica.steps.stop - 1
-        last_of_episode = ends and replica.index == state.iterative.plan.replicas - 1
         numbers: dict[str, float] = {}
         if (step + 1) % schedule.log_every == 0 or ends:
             numbers |= {"loss": self.read_loss(replica, step), "learning_rate": rate}
@@ -132,27 +159,40 @@ class _Loop:
             numbers["accuracy"] = around.accuracy(state.model)
         if ends:
             state.replica_accuracies.append(numbers["accuracy"])
+            self.add_to_ensemble(replica)
         if numbers:
             self.shown |= {name: numbers[name] for name in ("loss", "accuracy") if name in numbers}
-            where = {"episode": replica.episode, "replica": replica.index, "global_step": step}
+            episode = self.episodes_before + replica.episode
+            where = {"episode": episode, "replica": replica.index, "global_step": step}
             self.log(state.done - 1, **where, **numbers)
         if state.done % schedule.checkpoint_every == 0 and not last_of_episode and around.company.alone:
             self.save(replica, step)
         around.bar.advance(1, **self.shown)
 
+    def add_to_ensemble(self, replica: Replica) -> None:
+        """Of the last episode with several replicas, keep what each predicts at its end."""
+        state, plan = self.state, self.state.iterative.plan
+        if state.ensemble is None or plan.replicas == 1 or replica.episode < plan.episodes - 1:
+            return
+        assert self.around.predict is not None
+        state.ensemble.add(self.around.predict(state.model))
+
     def on_average(self, episode: int, model: nn.Module) -> None:
         """Bring the replicas' lines together, judge the average; then the checkpoint that fell due in this episode."""
         state, around, plan = self.state, self.around, self.state.iterative.plan
-        begin, state.done = plan.border(episode) * plan.replicas, plan.border(episode + 1) * plan.replicas
+        begin, state.done = (state.before + plan.border(number) * plan.replicas for number in (episode, episode + 1))
         everyone = around.company.gather((self.pending, state.replica_accuracies))
         self.pending, state.replica_accuracies = [], []
-        last = episode == plan.episodes - 1
+        last = self.is_last_stage and episode == plan.episodes - 1
+        if last and state.ensemble is not None:
+            state.ensemble.join(around.company.gather(state.ensemble.total))
         if around.company.first:
             for step, numbers in (line for lines, _ in everyone for line in lines):
                 around.log(step, **numbers)
             numbers = self.judge(episode, model, [value for _, values in everyone for value in values], last=last)
-            around.log(state.done - 1, episode=episode, global_step=plan.border(episode + 1) - 1, **numbers)
-            self.shown["gain"] = numbers["gain"]
+            step = self.stage.start + plan.border(episode + 1) - 1
+            around.log(state.done - 1, episode=self.episodes_before + episode, global_step=step, **numbers)
+            self.shown |= {name: numbers[name] for name in ("gain",) if name in numbers}
         every = self.schedule.checkpoint_every
         due = state.done % every == 0 or (not around.company.alone and state.done // every > begin // every)
         if last or due:
@@ -163,7 +203,9 @@ class _Loop:
         out = {index for number, index, _ in self.state.iterative.left_out if number == episode}
         kept = [value for index, value in enumerate(replicas) if index not in out]
         accuracy, mean = self.around.accuracy(model), sum(kept) / len(kept)
-        numbers = {"average_accuracy": accuracy, "replica_accuracy": mean, "gain": accuracy - mean}
+        numbers = {"average_accuracy": accuracy}
+        if self.stage.replicas == max(stage.replicas for stage, _ in self.state.stages):
+            numbers |= {"replica_accuracy": mean, "gain": accuracy - mean}
         if out:
             numbers["left_out"] = float(len(out))
         return numbers | (self.around.finished(model) if last else {})
@@ -172,7 +214,7 @@ class _Loop:
         """Mean loss since the last reading, on the host; the sum starts anew."""
         total, count = self.state.losses.tolist()
         if not math.isfinite(total) and self.state.iterative.on_nan == "stop":
-            first = max(step - int(count) + 1, replica.steps.start)
+            first = max(step - int(count) + 1, self.stage.start + replica.steps.start)
             where = f"at step {step}" if first == step else f"between steps {first} and {step}"
             raise UserError(
                 f"The loss was not finite {where} of replica {replica.index}, episode {replica.episode}. Lower --learning-rate, "

@@ -14,6 +14,11 @@ from scarce_common_utils.figures import COLOURS, bar_figure, figure, label_right
 Lines = Sequence[Mapping[str, Any]]
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 GROUPS = ("many", "medium", "few", "head", "middle", "tail")
+BESIDE = {
+    "ema": "moving average %",
+    "ema_recomputed": "moving average, BN recomputed %",
+    "ensemble": "replicas' ensemble %",
+}
 MOST_CLASSES_NAMED = 30
 NEAR = 0.055  # of the axes' height: names of lines that end nearer than this would pile up beside them
 
@@ -33,16 +38,19 @@ def final_numbers(lines: Lines, final: Evaluation, *, counts: Sequence[int], rep
         replicas: M; with one there is no average and so no gain.
     """
     means = averages(lines)
-    gains = [line["gain"] for line in means]
+    gains = [line["gain"] for line in means if "gain" in line]
     known = [value for value in final.by_class if value is not None]
     groups = group_accuracies(final.by_class, {**groups_by_count(counts), **thirds_by_rank(counts)})
-    last = means[-1]
+    last, of_replicas = means[-1], next(line for line in reversed(means) if "gain" in line)
     return {
         "accuracy": final.accuracy,
         "class_accuracy": sum(known) / len(known),
         "accuracy_recomputed": last.get("recomputed_accuracy"),
         **{name: groups.get(name) for name in GROUPS},
-        "replica_accuracy": last["replica_accuracy"] if replicas > 1 else None,
+        "ema": last.get("ema_accuracy"),
+        "ema_recomputed": last.get("ema_recomputed_accuracy"),
+        "ensemble": last.get("ensemble_accuracy"),
+        "replica_accuracy": of_replicas["replica_accuracy"] if replicas > 1 else None,
         "first_gain": gains[0] if replicas > 1 else None,
         "last_gain": gains[-1] if replicas > 1 else None,
         "mean_gain": sum(gains) / len(gains) if replicas > 1 else None,
@@ -51,7 +59,8 @@ def final_numbers(lines: Lines, final: Evaluation, *, counts: Sequence[int], rep
 
 def units() -> dict[str, str]:
     """Unit of each of `final_numbers`."""
-    shares = ("accuracy", "class_accuracy", "accuracy_recomputed", "replica_accuracy", *GROUPS)
+    beside = ("ema", "ema_recomputed", "ensemble")
+    shares = ("accuracy", "class_accuracy", "accuracy_recomputed", *beside, "replica_accuracy", *GROUPS)
     return {**dict.fromkeys(shares, "%"), **dict.fromkeys(("first_gain", "last_gain", "mean_gain"), "points")}
 
 
@@ -79,12 +88,12 @@ def draw_figures(
     means = averages(lines)
     made = []
     if replicas > 1:
-        ends = [float(line["global_step"] + 1) for line in means]
+        ends = [float(line["global_step"] + 1) for line in means if "gain" in line]
         made.append(
             draw_gains(
                 folder / "gain_by_episode.png",
                 ends,
-                [line["gain"] for line in means],
+                [line["gain"] for line in means if "gain" in line],
                 caption=f"{title}: average minus mean of its {replicas} replicas",
             )
         )
@@ -140,6 +149,9 @@ def summary(
     groups = {**groups_by_count(counts), **thirds_by_rank(counts)}
     overall = [method, steps, cost, numbers["accuracy"], numbers["accuracy_recomputed"], numbers["class_accuracy"]]
     parts = [table(["method", "steps", "cost", "accuracy %", "BN recomputed %", "mean of classes %"], [overall])]
+    beside = {name: numbers[name] for name in BESIDE if numbers.get(name) is not None}
+    if beside:
+        parts.append(table([BESIDE[name] for name in beside], [list(beside.values())]))
     rows = [[_group_name(name), len(members), _percent(numbers[name])] for name, members in groups.items()]
     parts.append(table(["classes", "how many", "accuracy %"], rows))
     if averaged:

@@ -1,5 +1,7 @@
 """All that survives a kill: the driver's whole state, and what the loop counts beside it.
 
+A run is one stage of the driver, or several, each with a driver of its own over the same model and optimizer.
+
 Orders and learning rates are functions of the step and need no saving.
 """
 
@@ -11,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from imwa.driver import IMWA
+from imwa.training.ema import MovingAverage
+from imwa.training.ensemble import Ensemble
+from imwa.training.stages import Stage
 
 FORMAT = "imwa-training-1"
 
@@ -23,19 +28,35 @@ class TrainingState:
         model: the module that trains.
         optimizer: over its parameters.
         scaler: gradient scaler, carried; disabled unless the precision is fp16.
-        iterative: the driver over them.
+        stages: of the run, in order, each with its driver.
         losses: Float32[2] on the device: sum of losses and number of steps since the last reading.
         replica_accuracies: in percent, of the replicas of this episode that have ended.
         done: optimizer steps done in all, over replicas.
+        stage: number of the stage that is under way.
+        ema: the moving average that is evaluated beside the model, if any.
+        ensemble: predictions of the last episode's replicas, if wanted.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    iterative: IMWA
+    stages: list[tuple[Stage, IMWA]]
     losses: Tensor
     replica_accuracies: list[float] = field(default_factory=list)
     done: int = 0
+    stage: int = 0
+    ema: MovingAverage | None = None
+    ensemble: Ensemble | None = None
+
+    @property
+    def iterative(self) -> IMWA:
+        """The driver of the stage that is under way."""
+        return self.stages[self.stage][1]
+
+    @property
+    def before(self) -> int:
+        """Optimizer steps of all stages before this one."""
+        return sum(stage.cost for stage, _ in self.stages[: self.stage])
 
     def state_dict(self, *, digest: str, version: str) -> dict[str, Any]:
         """Plain tensors and numbers, with what they belong to: the run's `digest` and the package's `version`."""
@@ -47,6 +68,8 @@ class TrainingState:
             "losses": self.losses,
             "replica_accuracies": list(self.replica_accuracies),
             "done": self.done,
+            "stage": self.stage,
+            "ensemble": None if self.ensemble is None else self.ensemble.total,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, digest: str) -> None:
@@ -60,6 +83,9 @@ class TrainingState:
                 f"The checkpoint has format {state.get('format')!r} and run digest {state.get('digest')!r}; "
                 f"{FORMAT!r} and {digest!r} are needed. It belongs to another run."
             )
+        self.stage = state["stage"]
         self.iterative.load_state_dict(state["iterative"])
+        if self.ensemble is not None:
+            self.ensemble.total = state["ensemble"]
         self.losses.copy_(state["losses"])
         self.replica_accuracies, self.done = list(state["replica_accuracies"]), state["done"]

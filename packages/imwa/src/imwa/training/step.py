@@ -39,6 +39,8 @@ def train_step(
     state.scaler.scale(loss).backward()
     state.scaler.step(state.optimizer)
     state.scaler.update()
+    if state.ema is not None:
+        state.ema.update()
     state.losses[0] += loss.detach()
     state.losses[1] += 1
     state.done += 1
