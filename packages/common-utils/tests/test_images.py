@@ -127,11 +127,11 @@ def test_a_wrong_path_an_empty_folder_and_folders_without_images_are_told_apart(
         load_images(None)
     with pytest.raises(UserError, match="is an empty folder"):
         load_images(str(tmp_path))
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     with pytest.raises(UserError, match="holds no image"):
         load_images(str(tmp_path))
-    with pytest.raises(UserError, match=r"notes\.txt is a file of no kind"):
-        load_images(str(tmp_path / "notes.txt"))
+    with pytest.raises(UserError, match=r"notes\.md is a file of no kind"):
+        load_images(str(tmp_path / "notes.md"))
     paint(tmp_path / "a.png")
     with pytest.raises(UserError, match="no folder for each class"):
         load_images(str(tmp_path))

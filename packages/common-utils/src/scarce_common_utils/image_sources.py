@@ -49,6 +49,7 @@ class Selection:
         unlabelled: images without a label that a source keeps apart join the training images (STL-10, Hugging Face).
             Those of a folder always do.
         image_column, label_column: of a Hugging Face or parquet set; None finds them.
+        image_root, test_list: of a list of images, see `image_lists.py`.
     """
 
     classes: tuple[str, ...] | None = None
@@ -57,6 +58,8 @@ class Selection:
     unlabelled: bool = False
     image_column: str | None = None
     label_column: str | None = None
+    image_root: Path | None = None
+    test_list: Path | None = None
 
 
 Parts = tuple[RawSet, RawSet | None]

@@ -1,6 +1,6 @@
 """Images by name or path: a training and a test part, in memory as one uint8 tensor each, or on disk and decoded when asked for.
 
-An existing path comes first (a folder of images, a parquet or npz file, a saved Hugging Face set), then `digits`, then
+An existing path comes first (a folder of images, a parquet or npz file, a list of images, a saved Hugging Face set), then `digits`, then
 `torchvision:NAME`, then `hf:NAME`. Where the data have no test part, a share of each class is held out. In memory and on
 disk the pixels are the same bits; what becomes of grey, 16-bit, CMYK and other images stands in `image_decoding`.
 Shapes: N images, C channels (1 where every image is grey, else 3), H W pixels, K classes.
@@ -17,6 +17,8 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_decoding import read_items
 from scarce_common_utils.image_folders import from_folder, refuse_unknown_classes
 from scarce_common_utils.image_hub import from_hub, from_parquet, from_saved_set
+from scarce_common_utils.image_lists import SUFFIXES as LISTS
+from scarce_common_utils.image_lists import from_list
 from scarce_common_utils.image_reading import (
     Unreadable,
     belongs_in_memory,
@@ -165,7 +167,9 @@ def data_name(data: str | None) -> str:
     """Short name of the data for folders and records: letters, digits, dots and dashes."""
     text = data or "data"
     last = Path(text).name if Path(text).exists() else text.split(":", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9.]+", "-", last.removesuffix(".parquet").removesuffix(".npz")).strip("-.") or "data"
+    for suffix in (".parquet", ".npz", *LISTS):
+        last = last.removesuffix(suffix)
+    return re.sub(r"[^A-Za-z0-9.]+", "-", last).strip("-.") or "data"
 
 
 def _read(
@@ -210,8 +214,10 @@ def _source(data: str, *, download: bool, data_folder: Path, selection: Selectio
             return from_parquet([path], place=str(path), selection=selection)
         if path.suffix == ".npz":
             return from_npz(path)
+        if path.suffix in LISTS:
+            return from_list(path, root=selection.image_root, test=selection.test_list)
         raise UserError(
-            f"{path} is a file of no kind that is read here. Give a folder of images, a .parquet or a .npz file."
+            f"{path} is a file of no kind that is read here. Give a folder of images, a .parquet or .npz file, or a list (.txt, .json)."
         )
     if data == "digits":
         return digits()
@@ -234,6 +240,12 @@ def _refuse_unused(data: str, selection: Selection) -> None:
         raise UserError(f"--fold is {selection.fold}; STL-10's folds are 0 to {FOLDS - 1}.")
     if selection.extra and kind != "torchvision:SVHN":
         raise UserError(f"--extra is given, but DATA is {data}; only torchvision:SVHN has extra images. Leave it out.")
+    lists = {"--image-root": selection.image_root, "--test-list": selection.test_list}
+    given = next((flag for flag, value in lists.items() if value is not None), None)
+    if given is not None and Path(data).suffix not in LISTS:
+        raise UserError(
+            f"{given} is given, but DATA is {data}, which is no list of images (.txt, .json). Leave it out."
+        )
     columns = {"--image-column": selection.image_column, "--label-column": selection.label_column}
     given = next((flag for flag, value in columns.items() if value is not None), None)
     if given is not None and (kind == "digits" or kind.startswith("torchvision:")):

@@ -34,7 +34,8 @@ class ImageDataOptions:
         str | None,
         Operands(
             "DATA",
-            "A folder of images, a parquet or npz file, `digits` (built in), torchvision:NAME or hf:NAME; an existing path comes first",
+            "A folder of images, a parquet or npz file, a list (.txt, .json), `digits` (built in), torchvision:NAME or hf:NAME; an "
+            "existing path comes first",
         ),
     ] = None
     image_size: Annotated[
@@ -60,6 +61,12 @@ class ImageDataOptions:
     extra: Annotated[bool, Option("Let SVHN's extra images join the training images")] = False
     image_column: Annotated[str | None, Option("Of a Hugging Face or parquet set; by default it is found")] = None
     label_column: Annotated[str | None, Option("Of a Hugging Face or parquet set; by default it is found")] = None
+    image_root: Annotated[Path | None, Option("Folder that a list's paths start from; by default the list's own")] = (
+        None
+    )
+    test_list: Annotated[
+        Path | None, Option("Test part of a list; by default the file beside it with test or val for train in its name")
+    ] = None
 
     def selection(self, *, unlabelled: bool = False) -> Selection:
         """What of the data is taken, for `load_images`; `unlabelled` adds images that a set keeps apart without labels.
@@ -74,6 +81,8 @@ class ImageDataOptions:
             unlabelled=unlabelled,
             image_column=self.image_column,
             label_column=self.label_column,
+            image_root=self.image_root,
+            test_list=self.test_list,
         )
 
 
