@@ -67,6 +67,7 @@ def _start(rank: int, folder: str, job: Callable[[int], Any]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     torch.save(job(rank), f"{folder}/{rank}.pt")
+    dist.monitored_barrier()  # or gloo may abort one of them at its end
     dist.destroy_process_group()
 
 

@@ -262,4 +262,5 @@ def everything(rank, size, folder):
     found["refusals"] = refusals(group, rank)
     found["data parallel"] = data_parallel(rank, size)
     torch.save(found, f"{folder}/{rank}.pt")
+    dist.monitored_barrier()  # or gloo may abort one of them at its end
     dist.destroy_process_group()

@@ -48,6 +48,7 @@ def main(steps):
     right = classifier(model(images[1297:])).argmax(1) == labels[1297:]
     if rank == 0:
         print(f"test accuracy after {steps} steps: {100 * right.float().mean():.1f} %")
+    torch.distributed.monitored_barrier()  # or gloo may abort one of them at its end
     torch.distributed.destroy_process_group()
 
 

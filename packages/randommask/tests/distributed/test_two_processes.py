@@ -26,6 +26,7 @@ losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
 torch.save(parameters, out + ".pt")
 with open(out + ".json", "w") as file:
     json.dump({"seen": seen, "losses": losses}, file)
+torch.distributed.monitored_barrier()  # or one may be aborted as it ends
 torch.distributed.destroy_process_group()
 """
 

@@ -192,11 +192,11 @@ class TrainConfig(RunOptions, ImageDataOptions):
 
 def train(config: TrainConfig) -> None:
     """Train an image classifier by iterated weight averaging, or one of its controls, and evaluate it by class."""
-    with company(choose_device(config.device)) as together:
-        try:
+    try:
+        with company(choose_device(config.device)) as together:
             _train(config, together)
-        except ProcessLost as error:
-            raise UserError(f"{error} --resume with the run folder goes on from the last finished episode.") from error
+    except ProcessLost as error:
+        raise UserError(f"{error} --resume with the run folder goes on from the last finished episode.") from error
 
 
 def _train(config: TrainConfig, together: Company) -> None:

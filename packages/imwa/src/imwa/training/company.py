@@ -17,6 +17,7 @@ import torch.distributed as dist
 from imwa.processes import lost
 from scarce_common_utils.checkpoints import checkpoint_step, load_checkpoint, newest_checkpoint, verify
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.process_group import leave_together
 
 _OURS = "process-{}-of-{}"
 
@@ -118,5 +119,7 @@ def company(device: torch.device) -> Iterator[Company]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Company(dist.group.WORLD, dist.get_rank(), size)
+        with lost("the processes' end"):
+            leave_together()
     finally:
         dist.destroy_process_group()

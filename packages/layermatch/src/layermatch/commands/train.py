@@ -16,6 +16,7 @@ from layermatch.training.loop import train as train_loop
 from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.options import ImageDataOptions, RunOptions, StreamingOptions
+from scarce_common_utils.process_group import leave_together
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, load_newest, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
@@ -190,6 +191,7 @@ def train(config: TrainConfig) -> None:
                     finish(run, job, seconds=sittings.write())
         if place.processes.main:
             print_summary(run, job)
+        leave_together()
     finally:
         leave(place)
 
