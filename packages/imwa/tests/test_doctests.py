@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["plan", "averaging", "driver"])
+@pytest.mark.parametrize("name", ["plan", "averaging", "driver", "barrier", "diagnostics"])
 def test_examples_in_docstrings_run(name):
     failed, tried = doctest.testmod(importlib.import_module(f"imwa.{name}"))
     assert tried > 0

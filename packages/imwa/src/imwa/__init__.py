@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Diagnostics": "diagnostics",
     "IMWA": "driver",
     "ProcessLost": "processes",
     "Replica": "replica",
@@ -15,6 +16,7 @@ _HOMES = {
 }
 __all__ = [
     "IMWA",
+    "Diagnostics",
     "ProcessLost",
     "Replica",
     "average_files",
@@ -26,6 +28,7 @@ __all__ = [
 if TYPE_CHECKING:
     from imwa.averaging import average_models, average_state_dicts
     from imwa.batch_norm import recompute_batch_norm
+    from imwa.diagnostics import Diagnostics
     from imwa.driver import IMWA
     from imwa.files import average_files
     from imwa.processes import ProcessLost
