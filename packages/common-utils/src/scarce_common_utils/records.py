@@ -40,6 +40,7 @@ class Record:
         seconds: wall-clock time of the run.
         threads: threads of torch.
         device: `cpu`, or the accelerator's name.
+        notes: sentences for whoever reads the numbers, such as a warning of the run.
     """
 
     experiment: str
@@ -52,6 +53,7 @@ class Record:
     seconds: float = 0.0
     threads: int = 1
     device: str = "cpu"
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in (self.experiment, self.arm):
