@@ -1,4 +1,4 @@
-"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`."""
+"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`, `observe`, `overlap`."""
 
 import sys
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from randommask.commands.embed import EMBED_HINTS, EmbedConfig, embed
     from randommask.commands.finetune import FINETUNE_HINTS, FinetuneConfig, finetune
     from randommask.commands.gue import GUE_HINTS, GueConfig, gue
+    from randommask.commands.observe import OBSERVE_HINTS, ObserveConfig, observe
+    from randommask.commands.overlap import OverlapConfig, overlap
     from randommask.commands.pretrain import PRETRAIN_HINTS, PretrainConfig, pretrain
     from randommask.commands.score import SCORE_HINTS, ScoreConfig, score
     from scarce_common_utils.command_line import Command, run_commands
@@ -24,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "gue": Command(gue, GueConfig, GUE_HINTS),
         "embed": Command(embed, EmbedConfig, EMBED_HINTS),
         "score": Command(score, ScoreConfig, SCORE_HINTS),
+        "observe": Command(observe, ObserveConfig, OBSERVE_HINTS),
+        "overlap": Command(overlap, OverlapConfig, FINETUNE_HINTS),
     }
     # A bare "-" is standard input or output; the command-line library would take it for an option.
     words = ["./-" if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]

@@ -1,0 +1,122 @@
+"""`randommask overlap TRAIN --model RUN/model`: one fine-tuning with overlapping k-mers, one with k-mers side by side, over seeds.
+
+    overlapping      k-mers at every base: L - k + 1 tokens for L bases
+    side-by-side     k-mers at every k-th base, frame 0: L // k tokens; the same rows, steps and bases (the last L mod k are dropped)
+    equal-tokens     side by side again, for so many epochs or steps that the model meets as many tokens as with overlap
+
+Each run is `randommask finetune` itself, in a run folder of its own; runs of one seed share split and order, so they are paired.
+
+Source    RandomMask (arXiv 2310.07644), abstract: overlapping wins in fine-tuning, for weights pretrained either way; a public review
+          objects that overlapping rows are k times longer. The third arm answers it; that reading is ours.
+"""
+
+import contextlib
+import dataclasses
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from randommask.commands.finetune import FinetuneConfig, build_job, finetune
+from scarce_common_utils.command_line import Option, plain_config
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.records import Record, read_record
+from scarce_common_utils.resumption import begin
+from scarce_common_utils.run_folder import RunFolder, to_stderr
+
+ARMS: Final = ("overlapping", "side-by-side", "equal-tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapConfig(FinetuneConfig):
+    """Options of `randommask overlap`: those of finetune, and how many pairs."""
+
+    seeds: Annotated[int, Option("Runs of each arm, from --seed on", at_least=1)] = 3
+    equal_tokens: Annotated[
+        bool, Option("Also k-mers side by side until the model has met as many tokens as with overlap")
+    ] = True
+    regressions: Annotated[bool, Option("Also fit the two regressions, in every run")] = False
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not fit together."""
+        super().__post_init__()
+        if self.overlap is not None:
+            raise UserError(
+                f"--{'' if self.overlap else 'no-'}overlap is for `randommask finetune`; here both ways are run. Leave it out."
+            )
+
+
+def overlap(config: OverlapConfig) -> None:
+    """Fine-tune with overlapping k-mers and with k-mers side by side on the same rows, over seeds, and compare in pairs."""
+    from randommask.analysis.overlap_report import comparison, comparison_text, draw_comparison
+    from randommask.training.quiet import quiet_transformers
+
+    run, config = begin(
+        config, package="randommask", command="overlap", may_change=("device", "workers", "seeds", "equal_tokens")
+    )
+    with quiet_transformers():
+        tokens = {arm: _tokens(config, arm) for arm in ARMS[:2]}  # what cannot work is refused here
+    run = run or RunFolder.create(
+        config.out,
+        default_name=f"randommask-overlap-{'scratch' if config.model is None else 'pretrained'}",
+        package="randommask",
+        command="overlap",
+        config=plain_config(config),
+    )
+    to_stderr(f"randommask: run folder {run.path}")
+    ratio = tokens[ARMS[0]] / tokens[ARMS[1]]
+    arms = ARMS if config.equal_tokens else ARMS[:2]
+    pairs = [(seed, arm) for seed in range(config.seed, config.seed + config.seeds) for arm in arms]
+    records = [_record(run.path / "runs", config, arm, seed=seed, ratio=ratio) for seed, arm in pairs]
+    found = comparison(records, baseline=ARMS[1])
+    run.write_json("comparison.json", {"tokens_of_train_rows": tokens, **found})
+    model, data = _words(config)
+    title = f"randommask overlap, {data}, {model}"
+    path = draw_comparison(run.figures / "overlap.png", found, title=title)
+    print(
+        f"\n{data}, {model}; {tokens[ARMS[0]]:,} tokens of training rows overlapping, {tokens[ARMS[1]]:,} side by side\n"
+    )
+    print(comparison_text(found))
+    print(f"Figure: {path}\nNumbers: {run.path / 'comparison.json'}\nRun folder: {run.path}")
+
+
+def _tokens(config: OverlapConfig, arm: str) -> int:
+    """Tokens of the training rows, specials included."""
+    pieces = build_job(_arm_config(config, arm, seed=config.seed, ratio=1.0)).sides["train"].pieces
+    return sum(len(piece) for row in pieces for piece in row)
+
+
+def _arm_config(config: OverlapConfig, arm: str, *, seed: int, ratio: float, **folders: Any) -> FinetuneConfig:
+    """Options of one run of finetune."""
+    names = [field.name for field in dataclasses.fields(FinetuneConfig)]
+    options = {name: getattr(config, name) for name in names} | {"out": None, "resume": None, **folders}
+    if arm == ARMS[2]:
+        options["epochs"] = max(1, round(config.epochs * ratio))
+        options["steps"] = None if config.steps is None else max(1, round(config.steps * ratio))
+    return FinetuneConfig(**options | {"seed": seed, "overlap": arm == ARMS[0], "given": frozenset()})
+
+
+def _record(folder: Path, config: OverlapConfig, arm: str, *, seed: int, ratio: float) -> Record:
+    """Record of one run: read where it is done, else made, going on from its checkpoint where it was stopped."""
+    out = folder / arm / f"seed-{seed:03d}"
+    result = out / "result.json"
+    if not result.is_file():
+        folders = {"resume": out} if (out / "config.json").is_file() else {"out": out}
+        with contextlib.redirect_stdout(io.StringIO()):  # its tables are in its own folder; here one line a run
+            finetune(_arm_config(config, arm, seed=seed, ratio=ratio, **folders))
+    record = dataclasses.replace(read_record(result), experiment="randommask-overlap", arm=arm)
+    name = next(name for name in ("mcc_last", "pearson_last") if name in record.numbers)
+    to_stderr(f"randommask: {arm}, seed {seed}: {name} {record.numbers[name]:.3f}")
+    return record
+
+
+def _words(config: OverlapConfig) -> tuple[str, str]:
+    """Model and data in words, without a folder of this machine."""
+    data = "splice junctions" if config.train is None else Path(config.train).name
+    if config.model is None:
+        return f"{config.size} from scratch, {config.start} start", data
+    from randommask.tokenizer import KmerTokenizer
+
+    folder = config.model.resolve()
+    way = "overlapping k-mers" if KmerTokenizer.from_pretrained(folder).overlap else "k-mers side by side"
+    return f"{folder.parent.name if folder.name == 'model' else folder.name}, pretrained with {way}", data
