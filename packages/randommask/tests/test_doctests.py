@@ -6,6 +6,10 @@ import importlib
 import pytest
 
 MODULES = (
+    "analysis.attention",
+    "analysis.embeddings",
+    "analysis.report",
+    "analysis.staircase",
     "alphabet",
     "kmers",
     "schedule",
