@@ -241,7 +241,7 @@ def data_parallel(rank, size):
 def everything(rank, size, folder):
     """All of the above in one start of the processes."""
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=datetime.timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=datetime.timedelta(minutes=10)
     )
     torch.set_num_threads(1)
     group = dist.group.WORLD

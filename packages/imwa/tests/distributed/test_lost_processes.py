@@ -14,13 +14,13 @@ from distributed.scenarios import fresh, go_on
 from imwa import ProcessLost
 
 SETTINGS = {"replicas": 3, "policy": "local"}
-TIMEOUT = 6  # seconds of the group
+TIMEOUT = 15  # seconds of the group in which one dies or hangs
 
 
 def run(rank, folder, place, fate):
     """Train; every process saves its own state after each average and goes on from it where there is one."""
     torch.set_num_threads(1)
-    timeout = datetime.timedelta(seconds=TIMEOUT)
+    timeout = datetime.timedelta(seconds=TIMEOUT if fate in ("dies", "hangs") else 600)
     dist.init_process_group("gloo", init_method=f"file://{folder}/{place}", rank=rank, world_size=2, timeout=timeout)
     own, iterative = fresh(group=dist.group.WORLD, **SETTINGS)
     states = f"{folder}/{fate and 'broken'}-{rank}.pt"
@@ -35,7 +35,7 @@ def run(rank, folder, place, fate):
             if fate == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if fate == "hangs":
-                time.sleep(4 * TIMEOUT)
+                time.sleep(10 * TIMEOUT)
 
     began = time.monotonic()
     try:
@@ -53,11 +53,11 @@ def start(folder, place, fate):
     processes = [context.Process(target=run, args=(rank, str(folder), place, fate)) for rank in range(2)]
     for process in processes:
         process.start()
-    processes[0].join(100)
+    processes[0].join(300)
     if fate == "hangs":
         processes[1].kill()
     for process in processes:
-        process.join(60)
+        process.join(300)
     return [process.exitcode for process in processes]
 
 
@@ -73,7 +73,7 @@ def test_the_others_end_with_a_sentence_and_all_resume_to_the_same_bits(whole, t
     assert start(tmp_path, "store", fate)[0] == 3
     sentence, seconds = torch.load(tmp_path / f"{fate}.pt")
     assert "Another process of the averaging group ended or did not answer, at episode 1" in sentence
-    assert seconds < 3 * TIMEOUT
+    assert seconds < 8 * TIMEOUT  # bounded: a quiet machine takes one TIMEOUT, and this is no test of speed
     if fate == "hangs":  # what is left is the same
         return
     assert start(tmp_path, "second store", "resume") == [0, 0]

@@ -57,7 +57,7 @@ def test_two_processes_equal_one_and_keep_their_widths(tmp_path):
         )
         for rank in range(2)
     ]
-    errors = [child.communicate(timeout=120)[1] for child in children]
+    errors = [child.communicate(timeout=400)[1] for child in children]
     assert [child.returncode for child in children] == [0, 0], errors
     found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
     assert found[0]["seen"] == found[1]["seen"] == [width for width in WIDTHS for _ in range(2)]
