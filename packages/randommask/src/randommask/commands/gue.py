@@ -1,9 +1,13 @@
 """`randommask gue --data GUE`: the tasks of GUE with the published recipe of each, several seeds, one table beside published scores."""
 
+import os
+import sys
 import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
@@ -14,6 +18,9 @@ from scarce_common_utils.options import RunOptions, choose_device
 from scarce_common_utils.records import Record, read_records, record_path, write_record
 from scarce_common_utils.resumption import begin, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr, versions
+
+if TYPE_CHECKING:
+    from randommask.training.processes import Processes
 
 GUE_HINTS = {
     "model_name_or_path": "--model",
@@ -71,7 +78,21 @@ class GueConfig(RunOptions):
 
 def gue(config: GueConfig) -> None:
     """Fine-tune on the tasks of GUE with their published recipes, over several seeds, and print one table."""
-    from randommask.training.gue_report import gue_markdown, gue_text
+    from randommask.training.processes import launched_rank
+
+    if launched_rank() == 0:
+        _gue(config)
+        return
+    # Under torchrun the others train along; the first alone writes, and speaks for all.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            _gue(config)
+        except UserError:
+            sys.exit(2)
+
+
+def _gue(config: GueConfig) -> None:
+    from randommask.training.processes import join
     from randommask.training.quiet import quiet_transformers
 
     run, config = begin(
@@ -90,17 +111,40 @@ def gue(config: GueConfig) -> None:
         if left_out:
             to_stderr(f"randommask: left out, having no train file: {', '.join(left_out)} (--reduced runs them on dev)")
         arm = "scratch" if config.model is None else "pretrained"
-        run = run or RunFolder.create(
-            config.out,
-            default_name=f"randommask-gue-{arm}",
-            package="randommask",
-            command="gue",
-            config=plain_config(config),
-        )
+        processes = join(device)
+        run = _run_folder(run, config, arm=arm, processes=processes)
         to_stderr(f"randommask: run folder {run.path}")
         with threads(config.threads):
             for data in read:
-                _run_task(run, config, data, arm=arm, device=device)
+                _run_task(run, config, data, arm=arm, device=device, processes=processes)
+    if processes.main:
+        _print_table(run, config, read, arm=arm)
+
+
+def _run_folder(run: RunFolder | None, config: GueConfig, *, arm: str, processes: "Processes") -> RunFolder:
+    """The run to go on with, or a new one that the first process makes for all; its refusal is everybody's."""
+    told: str | UserError = "" if run is None else str(run.path)
+    if run is None and processes.main:
+        try:
+            run = RunFolder.create(
+                config.out,
+                default_name=f"randommask-gue-{arm}",
+                package="randommask",
+                command="gue",
+                config=plain_config(config),
+            )
+            told = str(run.path)
+        except UserError as error:
+            told = error
+    told = processes.shared(told)
+    if isinstance(told, UserError):
+        raise told
+    return run or RunFolder(Path(told), package="randommask", command="gue", config=plain_config(config))
+
+
+def _print_table(run: RunFolder, config: GueConfig, read: Sequence[GueData], *, arm: str) -> None:
+    from randommask.training.gue_report import gue_markdown, gue_text
+
     records = read_records(run.path / "records")
     titles = {data.task.name: data.title for data in read}
     model = "from scratch, " + config.size if config.model is None else config.model.resolve().name
@@ -109,24 +153,30 @@ def gue(config: GueConfig) -> None:
     print(f"Table: {run.path / 'table.md'}\nRun folder: {run.path}")
 
 
-def _run_task(run: RunFolder, config: GueConfig, data: GueData, *, arm: str, device: torch.device) -> None:
-    """Every (arm, seed) of a task that has no record yet."""
+def _run_task(
+    run: RunFolder, config: GueConfig, data: GueData, *, arm: str, device: torch.device, processes: "Processes"
+) -> None:
+    """Every (arm, seed) of a task that has no record yet; all processes train, the first keeps the record."""
     from randommask.training.gue_report import experiment_of
 
     folder = run.path / "records"
-    done = {
-        (record.arm, record.seed)
-        for record in read_records(folder)
-        if record.experiment == experiment_of(data.task.name)
-    }
+    done = processes.shared(
+        {
+            (record.arm, record.seed)
+            for record in read_records(folder)
+            if record.experiment == experiment_of(data.task.name)
+        }
+    )
     wanted = [(arm, seed) for seed in range(config.seed, config.seed + config.seeds)]
-    if config.regressions:
+    if config.regressions and processes.main:
         wanted.append(("kmer-regression", config.seed))
     for name, seed in wanted:
         if (name, seed) in done:
             continue
         began = time.monotonic()
         numbers = _floor(data) if name == "kmer-regression" else _tuned(run, config, data, seed=seed, device=device)
+        if not processes.main:
+            continue
         record = Record(
             experiment=experiment_of(data.task.name),
             arm=name,

@@ -8,6 +8,7 @@ Letters   N rows, P pieces, T tokens, K classes.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,7 +154,7 @@ def finetune(
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch, not a sum already divided
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    if scratch.is_dir() and not any(scratch.iterdir()):
+    with suppress(OSError):  # holds something, or another process was first
         scratch.rmdir()
     return watcher.tuned()
 
