@@ -5,7 +5,7 @@ Collapse  an average far below its replicas. Two causes look alike, and need dif
                              batches they give the accuracy back; the weights are fine.
           different basins   the replicas parted so far that the mean of their weights is a bad network; nothing measured anew helps.
 Share     (recomputed - average) / (replicas - average) of the loss is given back by measuring anew; from half on the
-          statistics are called its cause.
+          statistics are called its cause. The replicas count with the statistics that they trained.
           A small net from a random start, one average: 96.6 for the replicas, 70.8 as averaged, 92.2 measured anew: 83 %.
 Source    ours; averaged statistics: REPAIR (arXiv 2211.08403); basins: Frankle et al. 2019 (arXiv 1912.05671).
 """

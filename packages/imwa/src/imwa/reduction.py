@@ -153,7 +153,7 @@ def merge_all(first: dict[str, dict[str, Any]], later: Carried) -> None:
 def refuse_none_left(left_out: Mapping[int, str], label: str) -> None:
     """Raise for an episode of which no replica is left."""
     first = next(iter(left_out.values()), "")
-    raise ValueError(f"None of the {len(left_out)} replicas of {label} can be averaged. The first: {first}")
+    raise HoldsNan(f"None of the {len(left_out)} replicas of {label} can be averaged. The first: {first}")
 
 
 def part_label(replica: str, part: str) -> str:

@@ -108,15 +108,19 @@ class Job:
         return evaluate(model, images, labels=labels, classes=classes, prepare=self.prepare, autocast=self.autocast())
 
     def recomputed(self, model: nn.Module) -> Evaluation:
-        """Of a copy of the model whose BatchNorm statistics are measured on shuffled, augmented training batches."""
+        """Of a copy of the model whose BatchNorm statistics are measured anew."""
         clone = copy.deepcopy(model)
+        self.measure_norms(clone)
+        return self.evaluation(clone)
+
+    def measure_norms(self, model: nn.Module) -> None:
+        """Measure the model's BatchNorm statistics on shuffled, augmented training batches, in place."""
 
         def forward(model: nn.Module, images: Tensor) -> None:
             with self.autocast():
                 model(images)
 
-        recompute_batch_norm(clone, self._batches_for_norms(), forward_fn=forward)
-        return self.evaluation(clone)
+        recompute_batch_norm(model, self._batches_for_norms(), forward_fn=forward)
 
     def predict(self, model: nn.Module) -> Tensor:
         """Logits of the test images, Float[N K]."""
@@ -133,6 +137,10 @@ class Job:
             }
         together = self.state.ensemble.accuracy(self.test.labels) if self.state.ensemble is not None else None
         return numbers if together is None else {**numbers, "ensemble_accuracy": together}
+
+    def training_images(self, places: Tensor) -> Tensor:
+        """UInt8[n C H W]: training images as they are, at `places`, Int64[n] on the CPU."""
+        return self.training.images[places.to(self.training.images.device)]
 
     def _batches_for_norms(self) -> Iterator[Tensor]:
         generator = stream(self.config.seed, "batch norm")

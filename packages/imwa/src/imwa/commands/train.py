@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from imwa import __version__
+from imwa.commands.diagnosis import build_diagnostics, noted
 from imwa.commands.job import OURS, Job, build_job, plan_of, recipe
 from imwa.processes import ProcessLost
+from imwa.replica_sum import HoldsNan
 from imwa.training.company import Company, company
 from imwa.training.loop import Surroundings
 from imwa.training.loop import train as train_loop
@@ -91,6 +93,22 @@ class TrainConfig(RunOptions, ImageDataOptions):
         Literal["none", "deferred"],
         Option("deferred: from 80 % of the run on, weigh classes by the effective number of their images (DRW)"),
     ] = "none"
+    diagnostics: Annotated[
+        bool,
+        Option("Measure of every average its replicas' spread and BatchNorm anew, and warn of a collapse (mwa, imwa)"),
+    ] = True
+    recompute_every: Annotated[
+        int | None,
+        Option(
+            "Averages between two with BatchNorm measured anew; by default a tenth of them, and always the last",
+            at_least=1,
+            unit="episodes",
+        ),
+    ] = None
+    barrier: Annotated[
+        str | None,
+        Option("Episodes in which the loss between replicas is measured: all, or numbers from 0 and last, as 0,last"),
+    ] = None
     ema_decay: Annotated[
         float | None,
         Option("Evaluate beside the model its moving average, of this decay a step", at_least=0.0, below=1.0),
@@ -160,9 +178,9 @@ class TrainConfig(RunOptions, ImageDataOptions):
         unused = {
             "single": (
                 *("replicas", "episodes", "optimizer_state", "batch_norm", "on_nan", "deterministic"),
-                *("ensemble", "shared_start", "average_until"),
+                *("ensemble", "shared_start", "average_until", "diagnostics", "recompute_every", "barrier"),
             ),
-            "mwa": ("episodes", "optimizer_state"),
+            "mwa": ("episodes", "optimizer_state", "recompute_every"),
             "imwa": (),
         }
         for name in unused[self.method]:
@@ -197,6 +215,9 @@ def train(config: TrainConfig) -> None:
             _train(config, together)
     except ProcessLost as error:
         raise UserError(f"{error} --resume with the run folder goes on from the last finished episode.") from error
+    except HoldsNan as error:
+        hint = "" if config.on_nan == "leave-out" else " With --on-nan leave-out the run goes on without it."
+        raise UserError(f"{error}{hint}") from error
 
 
 def _train(config: TrainConfig, together: Company) -> None:
@@ -207,6 +228,7 @@ def _train(config: TrainConfig, together: Company) -> None:
         together.checkpoints(run.checkpoints)
     with together.first_goes_first():
         job = build_job(config, together)
+    job.state.diagnostics = build_diagnostics(job.config, job, together)
     if together.first:
         tell(config, job)
     if run is None:
@@ -332,7 +354,7 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         seconds=seconds,
         device=job.device,
     )
-    run.write_result(record)
+    run.write_result(noted(record, job))
     write_model(run, job.state.model.state_dict(), model_card(job, accuracy=final.accuracy))
     taken = sum("gain" in line for line in averages(lines)) if job.replicas > 1 else 0
     print_summary(run, job, numbers, figures, taken=taken)

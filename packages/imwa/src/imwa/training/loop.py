@@ -1,4 +1,4 @@
-"""The training loop around the driver: steps, readings, evaluations, checkpoints, and the gain of each average.
+"""The training loop around the driver: steps, readings, evaluations, checkpoints, and what each average did.
 
 A line of metrics bears as `step` the number, from 0, of the last optimizer step that it counts, over all replicas in the
 order in which they train. Everything that is logged of a step comes before a checkpoint of it; the checkpoint of an
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from imwa.collapse import EpisodeReport
 from imwa.replica import Replica
 from imwa.training.company import Company
 from imwa.training.objective import Objective, cross_entropy
@@ -130,6 +131,11 @@ class _Loop:
         return sum(iterative.plan.episodes for _, iterative in self.state.stages[: self.state.stage])
 
     @property
+    def is_looked_at(self) -> bool:
+        """Whether averages of this stage are of all the run's replicas, so that they have a gain."""
+        return self.stage.replicas == max(stage.replicas for stage, _ in self.state.stages)
+
+    @property
     def is_last_stage(self) -> bool:
         return self.state.stage == len(self.state.stages) - 1
 
@@ -160,6 +166,8 @@ class _Loop:
         if ends:
             state.replica_accuracies.append(numbers["accuracy"])
             self.add_to_ensemble(replica)
+            if self.is_looked_at and state.diagnostics is not None:
+                state.diagnostics.replica_ended(state.iterative, replica, value=numbers["accuracy"])
         if numbers:
             self.shown |= {name: numbers[name] for name in ("loss", "accuracy") if name in numbers}
             episode = self.episodes_before + replica.episode
@@ -186,10 +194,16 @@ class _Loop:
         last = self.is_last_stage and episode == plan.episodes - 1
         if last and state.ensemble is not None:
             state.ensemble.join(around.company.gather(state.ensemble.total))
+        report = self.look(episode, model)
         if around.company.first:
             for step, numbers in (line for lines, _ in everyone for line in lines):
                 around.log(step, **numbers)
-            numbers = self.judge(episode, model, [value for _, values in everyone for value in values], last=last)
+            if report is None:
+                numbers = self.judge(episode, model, [value for _, values in everyone for value in values])
+            else:
+                numbers = numbers_of(report)
+                self.log_segments(episode)
+            numbers |= around.finished(model) if last else {}
             step = self.stage.start + plan.border(episode + 1) - 1
             around.log(state.done - 1, episode=self.episodes_before + episode, global_step=step, **numbers)
             self.shown |= {name: numbers[name] for name in ("gain",) if name in numbers}
@@ -198,17 +212,37 @@ class _Loop:
         if last or due:
             around.save()
 
-    def judge(self, episode: int, model: nn.Module, replicas: list[float], *, last: bool) -> dict[str, float]:
-        """The average against its replicas, those that were left out apart."""
+    def look(self, episode: int, model: nn.Module) -> EpisodeReport | None:
+        """What the diagnostics find in an average; every process takes part."""
+        diagnostics = self.state.diagnostics
+        if diagnostics is None or not self.is_looked_at:
+            return None
+        diagnostics.after_average(episode, model)
+        return diagnostics.reports[-1]
+
+    def log_segments(self, episode: int) -> None:
+        """A line for every point of the segments between this episode's replicas."""
+        assert self.state.diagnostics is not None
+        for number, one, other, segment in self.state.diagnostics.segments:
+            if number == episode:
+                where = {"episode": self.episodes_before + episode, "from_replica": one, "to_replica": other}
+                for place, point in enumerate(segment.points):
+                    numbers = {"segment_loss": segment.losses[place]}
+                    if segment.recomputed is not None:
+                        numbers["segment_loss_recomputed"] = segment.recomputed[place]
+                    self.around.log(self.state.done - 1, **where, point=point, **numbers)
+
+    def judge(self, episode: int, model: nn.Module, replicas: list[float]) -> dict[str, float]:
+        """The average of a stage that is not looked at, against its replicas."""
         out = {index for number, index, _ in self.state.iterative.left_out if number == episode}
         kept = [value for index, value in enumerate(replicas) if index not in out]
         accuracy, mean = self.around.accuracy(model), sum(kept) / len(kept)
         numbers = {"average_accuracy": accuracy}
-        if self.stage.replicas == max(stage.replicas for stage, _ in self.state.stages):
+        if self.is_looked_at:
             numbers |= {"replica_accuracy": mean, "gain": accuracy - mean}
         if out:
             numbers["left_out"] = float(len(out))
-        return numbers | (self.around.finished(model) if last else {})
+        return numbers
 
     def read_loss(self, replica: Replica, step: int) -> float:
         """Mean loss since the last reading, on the host; the sum starts anew."""
@@ -228,3 +262,18 @@ class _Loop:
         if not math.isfinite(float(self.state.losses[0])) and self.state.iterative.on_nan == "stop":
             self.read_loss(replica, step)
         self.around.save()
+
+
+def numbers_of(report: EpisodeReport) -> dict[str, float]:
+    """Numbers of an average's line; what was not measured is left out."""
+    numbers: dict[str, float | None] = {
+        "average_accuracy": report.average,
+        "replica_accuracy": report.replicas,
+        "gain": report.gain,
+        "spread": report.spread,
+        "recomputed_accuracy": report.recomputed,
+        "barrier": report.barrier,
+        "barrier_recomputed": report.barrier_recomputed,
+        "left_out": float(report.left_out) or None,
+    }
+    return {name: value for name, value in numbers.items() if value is not None}

@@ -4,15 +4,14 @@ Letters   K classes, M replicas, E episodes.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from imwa.training.evaluation import Evaluation, group_accuracies, groups_by_count, thirds_by_rank
-from scarce_common_utils.figures import COLOURS, bar_figure, figure, label_right, line_figure, table
+from imwa.training.figures import draw_barriers, draw_gains, draw_groups, draw_lines
+from scarce_common_utils.figures import bar_figure, line_figure, table
 
 Lines = Sequence[Mapping[str, Any]]
-Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 GROUPS = ("many", "medium", "few", "head", "middle", "tail")
 BESIDE = {
     "ema": "moving average %",
@@ -20,7 +19,7 @@ BESIDE = {
     "ensemble": "replicas' ensemble %",
 }
 MOST_CLASSES_NAMED = 30
-NEAR = 0.055  # of the axes' height: names of lines that end nearer than this would pile up beside them
+COLLAPSE = 10.0  # points of accuracy that an average lies below its replicas, from which on it is warned of
 
 
 def averages(lines: Lines) -> list[Mapping[str, Any]]:
@@ -39,6 +38,7 @@ def final_numbers(lines: Lines, final: Evaluation, *, counts: Sequence[int], rep
     """
     means = averages(lines)
     gains = [line["gain"] for line in means if "gain" in line]
+    spreads = [line["spread"] for line in means if line.get("spread") is not None]
     known = [value for value in final.by_class if value is not None]
     groups = group_accuracies(final.by_class, {**groups_by_count(counts), **thirds_by_rank(counts)})
     last, of_replicas = means[-1], next(line for line in reversed(means) if "gain" in line)
@@ -54,6 +54,12 @@ def final_numbers(lines: Lines, final: Evaluation, *, counts: Sequence[int], rep
         "first_gain": gains[0] if replicas > 1 else None,
         "last_gain": gains[-1] if replicas > 1 else None,
         "mean_gain": sum(gains) / len(gains) if replicas > 1 else None,
+        "collapses": float(sum(gain < -COLLAPSE for gain in gains)) if replicas > 1 else None,
+        "first_spread": 100.0 * spreads[0] if spreads else None,
+        "last_spread": 100.0 * spreads[-1] if spreads else None,
+        "barrier": _highest(means, "barrier"),
+        "barrier_recomputed": _highest(means, "barrier_recomputed"),
+        "left_out": float(sum(line.get("left_out", 0) for line in means)) if replicas > 1 else None,
     }
 
 
@@ -61,7 +67,14 @@ def units() -> dict[str, str]:
     """Unit of each of `final_numbers`."""
     beside = ("ema", "ema_recomputed", "ensemble")
     shares = ("accuracy", "class_accuracy", "accuracy_recomputed", *beside, "replica_accuracy", *GROUPS)
-    return {**dict.fromkeys(shares, "%"), **dict.fromkeys(("first_gain", "last_gain", "mean_gain"), "points")}
+    counted = {"collapses": "averages", "left_out": "replicas"}
+    return {
+        **dict.fromkeys(shares, "%"),
+        **dict.fromkeys(("first_gain", "last_gain", "mean_gain"), "points"),
+        **dict.fromkeys(("first_spread", "last_spread"), "% of the weights' norm"),
+        **dict.fromkeys(("barrier", "barrier_recomputed"), "nats"),
+        **counted,
+    }
 
 
 def draw_figures(
@@ -88,49 +101,29 @@ def draw_figures(
     means = averages(lines)
     made = []
     if replicas > 1:
-        ends = [float(line["global_step"] + 1) for line in means if "gain" in line]
-        made.append(
-            draw_gains(
-                folder / "gain_by_episode.png",
-                ends,
-                [line["gain"] for line in means if "gain" in line],
-                caption=f"{title}: average minus mean of its {replicas} replicas",
-            )
-        )
+        caption = f"{title}: average minus mean of its {replicas} replicas (their BN as trained)"
+        made.append(draw_gains(folder / "gain_by_episode.png", _gains(means), caption=caption))
+        if any("segment_loss" in line for line in lines):
+            caption = f"{title}: training loss between neighbouring replicas, mean over pairs"
+            made.append(draw_barriers(folder / "loss_barrier.png", _segments(lines), caption=caption))
     made.append(_accuracy_figure(folder / "test_accuracy.png", lines, title=title, replicas=replicas))
     made.append(
         _class_figure(folder / "accuracy_by_class.png", final, title=title, class_names=class_names, counts=counts)
     )
+    groups = {**groups_by_count(counts), **thirds_by_rank(counts)}
+    made.append(
+        draw_groups(
+            folder / "accuracy_by_group.png",
+            {
+                _group_name(name): (members, group_accuracies(final.by_class, groups)[name])
+                for name, members in groups.items()
+            },
+            caption=f"{title}: mean accuracy of classes by their training images",
+        )
+    )
     losses = _by_replica(lines, "loss")
     made.append(draw_lines(folder / "loss.png", losses, y_label="training loss, nats", caption=f"{title}: loss"))
     return made
-
-
-def draw_gains(path: Path, steps: Sequence[float], gains: Sequence[float], *, caption: str) -> Path:
-    """The gain of each average in points over the step at which it was taken, above or below a thin line at no gain."""
-    x_label, y_label = "global step at which the average was taken", "gain, points of test accuracy"
-    with figure(path, x_label=x_label, y_label=y_label, caption=caption) as axes:
-        axes.axhline(0.0, color="#888888", linewidth=0.8, zorder=1)
-        axes.plot(steps, gains, color=COLOURS[0], linewidth=1.6, marker="o", markersize=3, zorder=2)
-        label_right(axes, [(0.0, "no gain", "#666666"), *((gain, "gain", COLOURS[0]) for gain in gains[-1:])])
-    return path
-
-
-def draw_lines(path: Path, series: Series, *, y_label: str, caption: str) -> Path:
-    """Lines over the global step, named at their right ends, or in a legend where these lie too near to each other."""
-    with figure(path, x_label="global step", y_label=y_label, caption=caption) as axes:
-        ends = []
-        for number, (name, (x, y)) in enumerate(series.items()):
-            colour = COLOURS[number % len(COLOURS)]
-            axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if len(x) <= 30 else None, markersize=3, label=name)
-            ends += [(y[-1], name, colour)] if y else []
-        low, high = axes.get_ylim()
-        heights = sorted(height for height, _, _ in ends)
-        if any(after - before < NEAR * (high - low) for before, after in pairwise(heights)):
-            axes.legend(frameon=False, fontsize=9, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        else:
-            label_right(axes, ends)
-    return path
 
 
 def summary(
@@ -162,8 +155,15 @@ def summary(
             numbers["mean_gain"],
             numbers["last_gain"],
         ]
-        parts.append(table(["averages", "last replicas %", "first gain", "mean gain", "last gain"], [gain]))
+        heads = ["averages", "last replicas %", "first gain", "mean gain", "last gain"]
+        spread = numbers.get("last_spread")
+        parts.append(table(heads, [gain]) if spread is None else table([*heads, "last spread %"], [[*gain, spread]]))
+        if numbers.get("barrier") is not None:
+            heights = [numbers["barrier"], numbers.get("barrier_recomputed")]
+            parts.append(table(["highest barrier, nats", "BN recomputed, nats"], [heights]))
         parts.append("gain: accuracy of an average minus the mean accuracy of its replicas, in points.")
+        if spread is not None:
+            parts[-1] += "\nspread: of the replicas around the average, of the weights' norm."
     norms = "averaged" if averaged else "as trained"
     parts.append(
         f"cost: optimizer steps in all.\naccuracy: BatchNorm statistics {norms}; BN recomputed: measured anew."
@@ -222,3 +222,34 @@ def _by_replica(lines: Lines, name: str) -> dict[str, tuple[list[float], list[fl
             x.append(float(line["global_step"] + 1))
             y.append(line[name])
     return series if len(series) > 1 else dict(zip(("single run",), series.values(), strict=False))
+
+
+def _gains(means: Lines) -> dict[str, tuple[list[float], list[float]]]:
+    """Gain of each average over the step at which it was taken, as averaged and with BatchNorm measured anew."""
+    known = [line for line in means if line.get("gain") is not None]
+    anew = [line for line in known if line.get("recomputed_accuracy") is not None]
+    return {
+        "as averaged": ([float(line["global_step"] + 1) for line in known], [line["gain"] for line in known]),
+        "its BN recomputed": (
+            [float(line["global_step"] + 1) for line in anew],
+            [line["recomputed_accuracy"] - line["replica_accuracy"] for line in anew],
+        ),
+    }
+
+
+def _segments(lines: Lines) -> dict[int, dict[str, tuple[list[float], list[float]]]]:
+    """Mean loss over pairs at each point, by episode, as averaged and with BatchNorm measured anew."""
+    found: dict[int, dict[str, tuple[list[float], list[float]]]] = {}
+    for name, label in (("segment_loss", "as averaged"), ("segment_loss_recomputed", "BN recomputed")):
+        losses: dict[int, dict[float, list[float]]] = {}
+        for line in lines:
+            if line.get(name) is not None:
+                losses.setdefault(line["episode"], {}).setdefault(line["point"], []).append(line[name])
+        for episode, points in losses.items():
+            means = [sum(values) / len(values) for values in points.values()]
+            found.setdefault(episode, {})[label] = (list(points), means)
+    return found
+
+
+def _highest(means: Lines, name: str) -> float | None:
+    return max((line[name] for line in means if line.get(name) is not None), default=None)

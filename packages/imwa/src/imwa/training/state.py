@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imwa.diagnostics import Diagnostics
 from imwa.driver import IMWA
 from imwa.training.ema import MovingAverage
 from imwa.training.ensemble import Ensemble
 from imwa.training.stages import Stage
 
-FORMAT = "imwa-training-1"
+FORMAT = "imwa-training-2"
 
 
 @dataclass
@@ -35,6 +36,7 @@ class TrainingState:
         stage: number of the stage that is under way.
         ema: the moving average that is evaluated beside the model, if any.
         ensemble: predictions of the last episode's replicas, if wanted.
+        diagnostics: of the stage with several replicas, if there is one.
     """
 
     model: nn.Module
@@ -47,6 +49,7 @@ class TrainingState:
     stage: int = 0
     ema: MovingAverage | None = None
     ensemble: Ensemble | None = None
+    diagnostics: Diagnostics | None = None
 
     @property
     def iterative(self) -> IMWA:
@@ -70,6 +73,7 @@ class TrainingState:
             "done": self.done,
             "stage": self.stage,
             "ensemble": None if self.ensemble is None else self.ensemble.total,
+            "diagnostics": None if self.diagnostics is None else self.diagnostics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, digest: str) -> None:
@@ -87,5 +91,7 @@ class TrainingState:
         self.iterative.load_state_dict(state["iterative"])
         if self.ensemble is not None:
             self.ensemble.total = state["ensemble"]
+        if self.diagnostics is not None:
+            self.diagnostics.load_state_dict(state["diagnostics"])
         self.losses.copy_(state["losses"])
         self.replica_accuracies, self.done = list(state["replica_accuracies"]), state["done"]
