@@ -1,11 +1,13 @@
 """Losses of long-tailed classification against their twins, the papers' own numbers and their limits."""
 
+import math
+
 import pytest
 import torch
 
 from imwa.long_tail.balanced_softmax import BalancedSoftmaxLoss
 from imwa.long_tail.ldam import CosineClassifier, LDAMLoss, margins
-from imwa.long_tail.logit_adjustment import LogitAdjustedLoss, adjusted
+from imwa.long_tail.logit_adjustment import LogitAdjustedLoss, PostHocAdjusted, adjusted
 from imwa.long_tail.reweighting import deferred_weights, effective_number_weights
 from reference import long_tail as slow
 
@@ -53,6 +55,21 @@ def test_post_hoc_adjustment_turns_a_decision_to_the_rare_class():
     logits = torch.tensor([[2.0, 0.0]])
     assert adjusted(logits, [100, 1]).argmax(1).tolist() == [1]  # log 100 = 4.6 is more than the lead of 2
     assert adjusted(logits, [5, 1]).argmax(1).tolist() == [0]  # log 5 = 1.6 is less
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, -1.0])
+def test_a_post_hoc_adjusted_model_gives_z_minus_tau_log_pi(batch, tau):
+    logits, _ = batch
+    model = PostHocAdjusted(torch.nn.Identity(), COUNTS, tau=tau)
+    expected = [
+        [z - tau * math.log(n / sum(COUNTS)) for z, n in zip(row, COUNTS, strict=True)] for row in logits.tolist()
+    ]
+    torch.testing.assert_close(model(logits), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(model(logits), adjusted(logits, COUNTS, tau=tau))
+    assert model(logits.bfloat16()).dtype == torch.float32
+    assert model.state_dict() == {}
+    with pytest.raises(ValueError, match=r"shape \(6, 2\)"):
+        model(logits[:, :2])
 
 
 def test_ldam_equals_its_twin_with_and_without_class_weights(batch):

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from imwa.long_tail.retraining import ClassBalancedOrder, classifier_alone, draw_anew, retrain_classifier
+from imwa.long_tail.retraining import (
+    ClassBalancedOrder,
+    classifier_alone,
+    draw_anew,
+    find_classifier,
+    retrain_classifier,
+)
 from imwa.models.resnet_cifar import small_resnet
 
 LABELS = torch.tensor([0] * 40 + [1] * 9 + [2] * 2 + [-1] * 5)
@@ -113,3 +119,18 @@ def test_all_is_as_it_was_after_an_error_within():
         fail()
     assert model[1].training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_classifier_is_the_last_linear_layer_with_an_output_a_class():
+    model = small_resnet(3)
+    assert find_classifier(model, 3) is model.classifier
+    two = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3))
+    assert find_classifier(two, 3) is two[1]
+    with pytest.raises(
+        ValueError, match=r"last torch.nn.Linear of CifarResNet, classifier, has 3 outputs, and there are 4"
+    ):
+        find_classifier(model, 4)
+    with pytest.raises(ValueError, match=r"ReLU has no torch.nn.Linear"):
+        find_classifier(nn.ReLU(), 2)
+    with pytest.raises(ValueError, match=r"CifarResNet, classifier|CifarResNet has no torch.nn.Linear"):
+        find_classifier(small_resnet(3, cosine=True), 3)  # LDAM's cosines are no linear layer

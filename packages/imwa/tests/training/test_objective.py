@@ -35,3 +35,12 @@ def test_class_weights_come_in_at_four_fifths_of_the_run(loss):
     assert torch.equal(objective(LOGITS, LABELS, 7), EXPECTED[loss](None))
     assert torch.equal(objective(LOGITS, LABELS, 8), EXPECTED[loss](weights))
     assert not torch.equal(EXPECTED[loss](weights), EXPECTED[loss](None))
+
+
+def test_tau_is_logit_adjustments_alone():
+    cpu = torch.device("cpu")
+    halved = build_objective("logit-adjustment", counts=COUNTS, deferred=False, steps=10, device=cpu, tau=0.5)
+    assert torch.equal(halved(LOGITS, LABELS, 0), LogitAdjustedLoss(COUNTS, tau=0.5)(LOGITS, LABELS))
+    for loss in ("cross-entropy", "balanced-softmax", "ldam"):
+        other = build_objective(loss, counts=COUNTS, deferred=False, steps=10, device=cpu, tau=0.5)
+        assert torch.equal(other(LOGITS, LABELS, 0), EXPECTED[loss](None))

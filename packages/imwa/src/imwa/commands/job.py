@@ -2,8 +2,8 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, redirect_stdout
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from imwa.batch_norm import recompute_batch_norm
+from imwa.commands.network import build_model, check_classifier
 from imwa.driver import IMWA
-from imwa.models.resnet_cifar import resnet32, small_resnet
+from imwa.long_tail.logit_adjustment import PostHocAdjusted
+from imwa.long_tail.retraining import ClassBalancedOrder, find_classifier, retrain_classifier
 from imwa.replica import Replica
 from imwa.training.batches import Order, augmented, normalised, pixel_constants
 from imwa.training.company import Company
 from imwa.training.ema import MovingAverage
 from imwa.training.ensemble import Ensemble
 from imwa.training.evaluation import Evaluation, evaluate, logits_of
-from imwa.training.initial import digest_of_file, start_from
+from imwa.training.initial import digest_of_file
 from imwa.training.loop import Schedule
 from imwa.training.objective import Objective, build_objective
+from imwa.training.reading import Reading
 from imwa.training.stages import Stage, cost_of, stages_of
 from imwa.training.state import TrainingState
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.image_sources import torchvision_model
-from scarce_common_utils.images import ImageSet, count_by_class, data_name, load_images
+from scarce_common_utils.image_sets import AnyImages
+from scarce_common_utils.images import count_by_class, data_name, images_for_statistics, open_images
 from scarce_common_utils.options import choose_device
 from scarce_common_utils.random_state import seed_random_state
 from scarce_common_utils.streams import stream, stream_seed
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
     from imwa.commands.train import TrainConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-OURS: dict[str, Callable[..., nn.Module]] = {"small": small_resnet, "resnet32": resnet32}
 LARGEST_SIDE_OF_ONE_THREAD = 16
+RETRAINING_RATE = 0.2 / 512  # for each image of a batch: cRT's 0.2 at a batch of 512 (arXiv 1910.09217)
 BATCHES_FOR_NORMS = 20  # shuffled, augmented batches over which BatchNorm statistics are measured anew
 PER_METHOD = {"single": ("one", "one"), "mwa": ("replicas", "one"), "imwa": ("replicas", "episodes")}
 
@@ -46,15 +49,17 @@ PER_METHOD = {"single": ("one", "one"), "mwa": ("replicas", "one"), "imwa": ("re
 class Job:
     """All parts of a run.
 
-    `training` holds the images trained on, `test` those tested on, `unlabelled` how many of the training part have no label and
-    are left out, `split` what split.json holds.
+    `training` holds the images trained on, `test` those tested on, `pixels` and `test_pixels` read them, `unlabelled` is how many
+    of the training part have no label and are left out, `split` what split.json holds.
     """
 
     config: "TrainConfig"
     name: str
     data_name: str
-    training: ImageSet
-    test: ImageSet
+    training: AnyImages
+    test: AnyImages
+    pixels: Reading
+    test_pixels: Reading
     unlabelled: int
     counts: list[int]
     split: dict[str, Any]
@@ -95,16 +100,19 @@ class Job:
             deferred=self.config.reweighting == "deferred",
             steps=self.config.steps,
             device=self.device,
+            tau=1.0 if self.config.tau is None else self.config.tau,
         )
 
     def batch(self, replica: Replica, step: int) -> tuple[Tensor, Tensor]:
         """Images and labels of a replica's step."""
-        return self._batch(self.order(step, replica=replica.index), replica.generator)
+        index, later = replica.index, step + 1 < self.config.steps
+        places, following = self.order(step, replica=index), self.order(step + 1, replica=index) if later else None
+        return self._batch(places, replica.generator, self.pixels.taken(places, replica=index, following=following))
 
     def evaluation(self, model: nn.Module) -> Evaluation:
         """Of a model on the test images."""
         classes = len(self.test.class_names)
-        images, labels = self.test.images, self.test.labels.to(self.device)
+        images, labels = self.test_pixels, self.test.labels.to(self.device)
         return evaluate(model, images, labels=labels, classes=classes, prepare=self.prepare, autocast=self.autocast())
 
     def recomputed(self, model: nn.Module) -> Evaluation:
@@ -124,7 +132,7 @@ class Job:
 
     def predict(self, model: nn.Module) -> Tensor:
         """Logits of the test images, Float[N K]."""
-        return logits_of(model, self.test.images, prepare=self.prepare, autocast=self.autocast())
+        return logits_of(model, self.test_pixels, prepare=self.prepare, autocast=self.autocast())
 
     def finished(self, model: nn.Module) -> dict[str, float]:
         """What is measured of the last average alone."""
@@ -138,21 +146,44 @@ class Job:
         together = self.state.ensemble.accuracy(self.test.labels) if self.state.ensemble is not None else None
         return numbers if together is None else {**numbers, "ensemble_accuracy": together}
 
+    def adjusted(self, model: nn.Module) -> nn.Module:
+        """The model with post-hoc adjusted logits."""
+        assert self.config.tau is not None
+        return PostHocAdjusted(model, self.counts, tau=self.config.tau)
+
+    def retrained(self, model: nn.Module) -> nn.Module:
+        """A copy of the model whose classifier is trained anew on classes in equal shares; once, from the average."""
+        config, clone = self.config, copy.deepcopy(model)
+        assert config.retrain_steps is not None
+        order = ClassBalancedOrder(self.training.labels, seed=config.seed, batch_size=config.batch_size)
+        generator = stream(config.seed, "retraining views")
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            places = order(step)
+            return self._batch(places, generator, self.pixels(places))
+
+        seed_random_state(stream_seed(config.seed, "retraining init"))
+        retrain_classifier(
+            clone,
+            find_classifier(clone, len(self.counts)),
+            batches=batch,
+            steps=config.retrain_steps,
+            learning_rate=config.retrain_learning_rate or RETRAINING_RATE * config.batch_size,
+        )
+        return clone
+
     def training_images(self, places: Tensor) -> Tensor:
         """UInt8[n C H W]: training images as they are, at `places`, Int64[n] on the CPU."""
-        return self.training.images[places.to(self.training.images.device)]
+        return self.pixels(places)
 
     def _batches_for_norms(self) -> Iterator[Tensor]:
         generator = stream(self.config.seed, "batch norm")
         for _ in range(BATCHES_FOR_NORMS):
             places = torch.randint(0, len(self.training), (self.config.batch_size,), generator=generator)
-            yield self._batch(places, generator)[0]
+            yield self._batch(places, generator, self.pixels(places))[0]
 
-    def _batch(self, places: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        places = places.to(self.training.images.device)
-        images = augmented(
-            self.training.images[places], generator=generator, shift=self.shift, mirror=self.training.mirrored
-        )
+    def _batch(self, places: Tensor, generator: torch.Generator, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        images = augmented(pixels, generator=generator, shift=self.shift, mirror=self.training.mirrored)
         return self.prepare(images), self.training.labels[places].to(self.device)
 
 
@@ -164,7 +195,7 @@ def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
     """
     together = together or Company()
     device = together.place(choose_device(config.device))
-    everything, test = load_images(
+    everything, test = open_images(
         config.data,
         image_size=config.image_size,
         test_share=config.test_share,
@@ -172,15 +203,17 @@ def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
         download=config.download,
         data_folder=config.data_folder,
         selection=config.selection(),
+        in_memory=config.in_memory,
     )
     places, ranks = draw_long_tail(config, everything)
     training = everything.take(places)
-    config = resolved(config, side=max(training.images.shape[-2:]))
-    model, channels = _build_model(config, training)
+    config = resolved(config, side=max(training.shape[1:]))
+    model, channels = build_model(config, training)
+    check_classifier(config, model, classes=len(training.class_names))
     model.to(device)
     # Pixel work needs numbers that MPS does not have.
     pixels = torch.device("cpu") if device.type == "mps" else device
-    mean, deviation = pixel_constants(training.images)
+    mean, deviation = pixel_constants(images_for_statistics(training))
     short_name = data_name(config.data)
     split = {
         "seed": config.seed,
@@ -195,22 +228,24 @@ def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
         config=config,
         name=f"imwa-{short_name}-{config.method}-seed-{config.seed}",
         data_name=short_name,
-        training=replace(training, images=training.images.to(pixels), labels=training.labels.to(pixels)),
-        test=replace(test, images=test.images.to(pixels)),
+        training=training,
+        test=test,
+        pixels=Reading(training, device=pixels),
+        test_pixels=Reading(test, device=pixels),
         unlabelled=int((everything.labels < 0).sum()),
         counts=count_by_class(training.labels, len(training.class_names)),
         split=split,
         state=_build_state(config, model, device, together),
         schedule=_build_schedule(config),
         order=Order(len(training), batch_size=config.batch_size, seed=config.seed),
-        shift=max(1, min(training.images.shape[-2:]) // 8),
+        shift=max(1, min(training.shape[1:]) // 8),
         constants=(mean.to(pixels), deviation.to(pixels)),
         channels=channels,
         device=device,
     )
 
 
-def draw_long_tail(config: "TrainConfig", images: ImageSet) -> tuple[Tensor, list[int]]:
+def draw_long_tail(config: "TrainConfig", images: AnyImages) -> tuple[Tensor, list[int]]:
     """Places of the images to train on, Int64, and the classes from the most to the least frequent.
 
     Which class is rare is drawn anew for each seed (it decides much), or follows the labels as the published CIFAR-LT
@@ -264,55 +299,6 @@ def plan_stages(config: "TrainConfig") -> list[Stage]:
         shared_start=config.shared_start,
         average_until=config.average_until,
     )
-
-
-def _build_model(config: "TrainConfig", training: ImageSet) -> tuple[nn.Module, int]:
-    """The model by name, weights drawn from the stream "init", and the number of channels that it takes.
-
-    Raises:
-        UserError: the name is unknown, torchvision is missing, or the model does not take images of this size.
-    """
-    classes, channels = len(training.class_names), training.images.shape[1]
-    seed_random_state(stream_seed(config.seed, "init"))
-    if config.model in OURS:
-        cosine = {"cosine": True} if config.loss == "ldam" else {}
-        model: nn.Module = OURS[config.model](classes, channels=channels, **cosine)
-    else:
-        model, channels = torchvision_model(config.model, classes, ours=tuple(OURS), package="imwa"), 3
-    if config.init_from is not None:
-        start_from(model, config.init_from)
-    _try_model(model, config, channels=channels, size=tuple(training.images.shape[-2:]))
-    seed_random_state(stream_seed(config.seed, "dropout"))
-    return model, channels
-
-
-def recipe(model: str, *, cosine: bool = False) -> tuple[str, str]:
-    """Import line and expression that build a model of this name again; `config` is the written model's config.json."""
-    if model in OURS:
-        name = OURS[model].__name__
-        return (
-            f"from imwa.models.resnet_cifar import {name}",
-            f'{name}(len(config["class_names"]), channels=config["channels"]{", cosine=True" if cosine else ""})',
-        )
-    return (
-        "from torchvision.models import get_model",
-        'get_model(config["model"], weights=None, num_classes=len(config["class_names"]))',
-    )
-
-
-def _try_model(model: nn.Module, config: "TrainConfig", *, channels: int, size: tuple[int, ...]) -> None:
-    """One forward pass of a copy in training mode on blank images; logits must come out."""
-    try:
-        with torch.no_grad(), redirect_stdout(None):
-            out = copy.deepcopy(model).train()(torch.zeros(max(2, min(config.batch_size, 4)), channels, *size))
-    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise UserError(
-            f"--model {config.model} cannot be trained on images of {size[0]}x{size[1]}: {reason}. "
-            "Choose another --model, or another --image-size."
-        ) from error
-    if not isinstance(out, Tensor):
-        raise UserError(f"--model {config.model} returns a {type(out).__name__}, not logits. Choose another --model.")
 
 
 def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device, together: Company) -> TrainingState:

@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from imwa import __version__
+from imwa.commands.card import model_card
+from imwa.commands.corrections import CorrectionOptions, corrections, evaluations, refuse_corrections, table_of
 from imwa.commands.diagnosis import build_diagnostics, noted
-from imwa.commands.job import OURS, Job, build_job, plan_of, recipe
+from imwa.commands.job import Job, build_job, plan_of
+from imwa.commands.network import OURS
 from imwa.processes import ProcessLost
 from imwa.replica_sum import HoldsNan
 from imwa.training.company import Company, company
+from imwa.training.corrections import record_numbers, record_units
 from imwa.training.loop import Surroundings
 from imwa.training.loop import train as train_loop
 from imwa.training.report import averages, draw_figures, final_numbers, summary, units
 from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.model_folder import ModelCard, write_model
+from scarce_common_utils.image_sets import StoredImages
+from scarce_common_utils.model_folder import write_model
 from scarce_common_utils.options import ImageDataOptions, RunOptions, choose_device
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
@@ -40,13 +45,15 @@ HINTS = {
     "algorithm": "--method",
     "loss_type": "--loss",
     "train_rule": "--reweighting (DRW is deferred)",
+    "tro": "--tau",
+    "data_root": "--image-root",
 }
 # What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
-MAY_CHANGE = ("device", "download", "data_folder", "checkpoint_every")
+MAY_CHANGE = ("device", "download", "data_folder", "checkpoint_every", "in_memory")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunOptions, ImageDataOptions):
+class TrainConfig(RunOptions, ImageDataOptions, CorrectionOptions):
     """Options of `imwa train`."""
 
     imbalance: Annotated[
@@ -150,6 +157,9 @@ class TrainConfig(RunOptions, ImageDataOptions):
     ] = 0.0
     momentum: Annotated[float, Option("Of SGD", at_least=0.0, below=1.0)] = 0.9
     weight_decay: Annotated[float, Option("On all parameters", at_least=0.0)] = 5e-4
+    in_memory: Annotated[
+        bool | None, Option("Decode all images at the start; by default where they take at most 4 GiB")
+    ] = None
     threads: Annotated[
         int | None,
         Option(
@@ -202,6 +212,7 @@ class TrainConfig(RunOptions, ImageDataOptions):
             raise UserError(
                 f"--loss ldam needs a classifier of cosines, which {self.model} has not. Choose --model {' or '.join(OURS)}."
             )
+        refuse_corrections(self)
         if self.class_order != "drawn" and self.imbalance is None:
             raise UserError(
                 f"--class-order is {self.class_order}, but without --imbalance no class is made rare. Give --imbalance."
@@ -279,6 +290,10 @@ def tell(config: TrainConfig, job: Job) -> None:
         to_stderr(
             f"imwa: {job.unlabelled} {'image' if one else 'images'} without a label {'is' if one else 'are'} not used"
         )
+    if isinstance(job.training, StoredImages):
+        (channels, height, width), count = job.training.shape, len(job.training) + len(job.test)
+        size = count * channels * height * width / 2**30
+        to_stderr(f"imwa: {count} images of {height}x{width} stay on disk; in memory they would take {size:.2g} GiB")
 
 
 def resume(run: RunFolder, job: Job, together: Company) -> None:
@@ -344,57 +359,32 @@ def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
         "by_class.json",
         {name: {"training": n, "accuracy": by_class[name]} for name, n in zip(names, job.counts, strict=True)},
     )
+    corrected = corrections(job)
     record = record_of(
         run,
         experiment=f"imwa-{job.data_name}",
         arm=job.config.method,
         seed=job.config.seed,
-        numbers=numbers,
-        units=units(),
+        numbers=numbers | record_numbers(evaluations(corrected), job.counts),
+        units=units() | record_units(evaluations(corrected)),
         seconds=seconds,
         device=job.device,
     )
     run.write_result(noted(record, job))
-    write_model(run, job.state.model.state_dict(), model_card(job, accuracy=final.accuracy))
+    model, written = corrected.get("retrained", (job.state.model, final))
+    write_model(run, model.state_dict(), model_card(job, accuracy=written.accuracy))
     taken = sum("gain" in line for line in averages(lines)) if job.replicas > 1 else 0
-    print_summary(run, job, numbers, figures, taken=taken)
-
-
-def model_card(job: Job, *, accuracy: float) -> ModelCard:
-    """What the written model's card says; the accuracy is in percent, with BatchNorm statistics as they were averaged."""
-    config, steps = job.config, job.schedule.steps
-    replicas, episodes = plan_of(config)
-    method = "one plain run" if replicas == 1 else f"{replicas} replicas averaged {episodes} times"
-    builder, build = recipe(config.model, cosine=config.loss == "ldam")
-    height, width = job.training.images.shape[-2:]
-    mean, deviation = (constant.flatten().tolist() for constant in job.constants)
-    return ModelCard(
-        title=f"{config.model}, trained by imwa on {job.data_name}",
-        model=config.model,
-        class_names=job.training.class_names,
-        channels=job.channels,
-        image_size=(height, width),
-        mean=tuple(mean),
-        deviation=tuple(deviation),
-        facts={
-            "data": f"{job.data_name}, {len(job.training)} training images",
-            "method": f"{config.method}: {method}",
-            "loss": config.loss + (", re-weighted from 80 % of the run on" if config.reweighting == "deferred" else ""),
-            "steps": f"{steps} global, {job.cost} in all",
-            "seed": str(config.seed),
-            "test accuracy": f"{accuracy:.2f} % of {len(job.test)} images, computed in {config.precision}",
-        },
-        builder=builder,
-        build=build,
-    )
+    print_summary(run, job, numbers, figures, taken=taken, rows=table_of(job, final, corrected) if corrected else "")
 
 
 def print_summary(
-    run: RunFolder, job: Job, numbers: dict[str, float | None], figures: list[Path], *, taken: int
+    run: RunFolder, job: Job, numbers: dict[str, float | None], figures: list[Path], *, taken: int, rows: str = ""
 ) -> None:
     """The short table at the end, what it says, and where everything lies."""
     steps = job.schedule.steps
     print(summary(numbers, method=job.config.method, cost=job.cost, steps=steps, averaged=taken, counts=job.counts))
+    if rows:
+        print(f"\n{rows}\n")
     most, least = max(job.counts), min(job.counts)
     a_class = f"{most} to {least}" if most > least else str(most)
     print(f"{len(job.training)} training images ({a_class} a class), {len(job.test)} test images.")

@@ -41,6 +41,33 @@ class LogitAdjustedLoss(nn.Module):
         return cross_entropy(wide + self.offsets.to(wide.dtype), labels, class_weights)
 
 
+class PostHocAdjusted(nn.Module):
+    """A trained model whose logits are adjusted: images -> z - tau log pi, Float[B K].
+
+    Args:
+        model: images -> logits, trained with plain cross-entropy; borrowed, not copied.
+        counts: n, K integers of at least 1.
+        tau: strength; 0 leaves the logits.
+
+    Raises:
+        ValueError: as `log_priors`.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, model: nn.Module, counts: Sequence[int], *, tau: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("offsets", log_priors(counts, tau=tau), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Adjusted logits, in float32 or better."""
+        logits = self.model(images)
+        check_classes(logits, len(self.offsets))
+        wide = widened(logits)
+        return wide - self.offsets.to(wide)
+
+
 def log_priors(counts: Sequence[int], *, tau: float = 1.0) -> Tensor:
     """Float64[K]: tau log pi."""
     if not math.isfinite(tau):

@@ -114,6 +114,24 @@ def classifier_alone(model: nn.Module, classifier: nn.Module) -> Iterator[list[n
             parameter.requires_grad_(needed)
 
 
+def find_classifier(model: nn.Module, classes: int) -> nn.Linear:
+    """The model's last linear layer, where it gives `classes` logits.
+
+    Raises:
+        ValueError: there is no linear layer, or the last one has another number of outputs; its name and the number are given.
+    """
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"{type(model).__name__} has no torch.nn.Linear, so no classifier to train anew.")
+    name, found = linear[-1]
+    if found.out_features != classes:
+        raise ValueError(
+            f"The last torch.nn.Linear of {type(model).__name__}, {name}, has {found.out_features} outputs, and there are "
+            f"{classes} classes, so it is not the classifier."
+        )
+    return found
+
+
 def draw_anew(classifier: nn.Module) -> None:
     """Call `reset_parameters` of the classifier and of the modules in it; torch's global generator is drawn from.
 

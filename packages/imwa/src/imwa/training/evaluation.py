@@ -6,9 +6,9 @@ Groups    many > 100 training images, medium 20 to 100, few < 20 (classifier-bal
 Letters   N images, C channels, H W pixels, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,23 @@ class Evaluation(NamedTuple):
     by_class: tuple[float | None, ...]
 
 
+class Images(Protocol):
+    """UInt8[N C H W]: a tensor, or what reads parts of images from disk (`reading.py`)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts lie."""
+        ...
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """All images in order, `size` at a time."""
+        ...
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    images: Tensor,
+    images: Images,
     *,
     labels: Tensor,
     classes: int,
@@ -40,7 +53,7 @@ def evaluate(
 
     Args:
         model: images -> logits.
-        images: UInt8[N C H W].
+        images: UInt8[N C H W], in memory or on disk.
         labels: Int64[N] in 0..K-1, on the model's device.
         classes: K.
         prepare: uint8 images -> what the model takes.
@@ -56,7 +69,7 @@ def evaluate(
 
 @torch.no_grad()
 def logits_of(
-    model: nn.Module, images: Tensor, *, prepare: Callable[[Tensor], Tensor], autocast: AbstractContextManager[Any]
+    model: nn.Module, images: Images, *, prepare: Callable[[Tensor], Tensor], autocast: AbstractContextManager[Any]
 ) -> Tensor:
     """Float[N K] of the model in eval mode, on its device; arguments as of `evaluate`."""
     with _in_eval_mode(model), autocast:

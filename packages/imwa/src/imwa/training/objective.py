@@ -18,7 +18,7 @@ from imwa.long_tail.logit_adjustment import LogitAdjustedLoss
 from imwa.long_tail.reweighting import START_SHARE, effective_number_weights
 
 Objective = Callable[[Tensor, Tensor, int], Tensor]
-REBALANCED: dict[str, Callable[[Sequence[int]], nn.Module]] = {
+REBALANCED: dict[str, Callable[..., nn.Module]] = {
     "balanced-softmax": BalancedSoftmaxLoss,
     "logit-adjustment": LogitAdjustedLoss,
     "ldam": LDAMLoss,
@@ -31,7 +31,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, step: int) -> Tensor:
     return nn.functional.cross_entropy(logits, labels)
 
 
-def build_objective(loss: str, *, counts: Sequence[int], deferred: bool, steps: int, device: torch.device) -> Objective:
+def build_objective(
+    loss: str, *, counts: Sequence[int], deferred: bool, steps: int, device: torch.device, tau: float = 1.0
+) -> Objective:
     """The objective by name, called as `objective(logits Float[B K], labels Int64[B], step)`.
 
     Args:
@@ -40,10 +42,12 @@ def build_objective(loss: str, *, counts: Sequence[int], deferred: bool, steps: 
         deferred: weigh classes by the effective number of their samples from 80 % of the run on.
         steps: T, global steps.
         device: of the logits.
+        tau: strength of logit-adjustment; the others do not look at it.
     """
     if loss == "cross-entropy" and not deferred:
         return cross_entropy
-    module = (REBALANCED[loss](counts) if loss in REBALANCED else _CrossEntropy()).to(device)
+    strength = {"tau": tau} if loss == "logit-adjustment" else {}
+    module = (REBALANCED[loss](counts, **strength) if loss in REBALANCED else _CrossEntropy()).to(device)
     weights = effective_number_weights(counts).to(device, torch.float32) if deferred else None
     start = int(START_SHARE * steps)
 
