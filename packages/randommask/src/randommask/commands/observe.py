@@ -18,9 +18,10 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import choose_device
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import threads
-from scarce_common_utils.run_folder import RunFolder, versions
+from scarce_common_utils.run_folder import RunFolder, to_stderr, versions
 
 if TYPE_CHECKING:
+    from randommask.analysis.embeddings import Flat
     from randommask.analysis.report import Levels, Look
     from randommask.analysis.staircase import Line, PhaseLoss
 
@@ -89,10 +90,12 @@ def observe(config: ObserveConfig) -> None:
         if not lines:
             missing.append("metrics.jsonl holds no line yet, so no loss is drawn.")
         snapshots = _snapshots(run, config, options, missing)
-        look = Looking(config, options, dna, phases, device)
-        looked = list(_looks(snapshots, look, missing=missing))
+        looking = Looking(config, options, dna, phases, device)
+        looked = list(_looks(snapshots, looking, missing=missing))
         levels = _levels(options, dna)
-    _report(run, look, lines=lines, looked=looked, levels=levels, missing=missing)
+        flats = _flats(looked, config)
+    looks = [look for look, _ in looked]
+    _report(run, looking, lines=lines, looks=looks, flats=flats, levels=levels, missing=missing)
 
 
 def _run(config: ObserveConfig) -> tuple[RunFolder, PretrainConfig]:
@@ -156,16 +159,15 @@ def _staircase(run: RunFolder, options: PretrainConfig, dna: Dna) -> "tuple[list
 def _snapshots(run: RunFolder, config: ObserveConfig, options: PretrainConfig, missing: list[str]) -> list[Snapshot]:
     """The start, and the whole checkpoints evenly spread over those that are there; sentences on what is not go to `missing`."""
     found: dict[int, Path] = {}
-    for path in sorted(run.checkpoints.glob("step-*")) if run.checkpoints.is_dir() else []:
-        try:
-            step = checkpoint_step(path)
-            verify(path)
-        except ValueError:
+    for path in sorted(run.checkpoints.glob("step-*")):
+        if not path.name.removeprefix("step-").isdigit():
             continue
+        try:
+            verify(path)
         except (UserError, OSError):
             missing.append(f"checkpoint {path.name} is torn, altered or gone, and passed over.")
-            continue
-        found[step] = path
+        else:
+            found[checkpoint_step(path)] = path
     if (run.path / "result.json").is_file() and (run.model / "config.json").is_file():
         found.setdefault(options.steps, run.model)
     if not found:
@@ -230,12 +232,24 @@ def _levels(options: PretrainConfig, dna: Dna) -> "Levels":
     return Levels(chance(options.k), uniform_level(lengths, reach=options.k - 1))
 
 
+def _flats(looked: "list[tuple[Look, torch.Tensor]]", config: ObserveConfig) -> "list[tuple[Look, Flat]]":
+    """The embeddings in a plane of those checkpoints that are drawn."""
+    from randommask.analysis.embeddings import flatten
+    from randommask.analysis.report import panels_of
+
+    chosen = [looked[place] for place in panels_of(len(looked))]
+    if config.picture == "tsne":
+        to_stderr(f"randommask: t-SNE of {len(chosen)} checkpoints, half a minute each at k = 6")
+    return [(look, flatten(words, picture=config.picture)) for look, words in chosen]
+
+
 def _report(
     run: RunFolder,
     looking: Looking,
     *,
     lines: "list[Line]",
-    looked: "list[tuple[Look, torch.Tensor]]",
+    looks: "list[Look]",
+    flats: "list[tuple[Look, Flat]]",
     levels: "Levels",
     missing: list[str],
 ) -> None:
@@ -243,7 +257,6 @@ def _report(
     from randommask.analysis import report
 
     config, options, dna, phases, device = looking
-    looks = [look for look, _ in looked]
     folder = config.out or run.path
     folder.mkdir(parents=True, exist_ok=True)
     about = {
@@ -257,7 +270,7 @@ def _report(
     content = report.observations(run=about, phases=phases, looks=looks, levels=levels, missing=missing)
     write_atomically(folder / "observations.json", (json.dumps(content, indent=1) + "\n").encode())
     title = f"{options.method}, {options.size}, {options.start} start, k = {options.k}, seed {options.seed} (one seed)"
-    figures = _figures(folder / "figures", title, looking, lines=lines, looked=looked, levels=levels)
+    figures = _figures(folder / "figures", title, looking, lines=lines, looks=looks, flats=flats, levels=levels)
     print(
         f"\n{options.method}, {options.size}, {options.start} start, k = {options.k}, seed {options.seed}; {dna.words}\n"
     )
@@ -281,16 +294,13 @@ def _figures(
     looking: Looking,
     *,
     lines: "list[Line]",
-    looked: "list[tuple[Look, torch.Tensor]]",
+    looks: "list[Look]",
+    flats: "list[tuple[Look, Flat]]",
     levels: "Levels",
 ) -> list[Path]:
     from randommask.analysis import report
-    from randommask.analysis.embeddings import flatten
 
-    looks, k = [look for look, _ in looked], looking.options.k
-    picture = "PCA" if looking.config.picture == "pca" else "t-SNE"
-    drawn = [looked[place] for place in report.panels_of(len(looked))]
-    flats = [(look, flatten(words, picture=looking.config.picture)) for look, words in drawn]
+    k, picture = looking.options.k, "PCA" if looking.config.picture == "pca" else "t-SNE"
     return [
         report.draw_staircase(
             folder / "staircase.png", lines=lines, phases=looking.phases, looks=looks, title=f"{title}: loss and floors"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from randommask.commands.finetune import FinetuneConfig, build_job, finetune
+from randommask.commands.pretrain import wrapped
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.records import Record, read_record
@@ -71,11 +72,9 @@ def overlap(config: OverlapConfig) -> None:
     found = comparison(records, baseline=ARMS[1])
     run.write_json("comparison.json", {"tokens_of_train_rows": tokens, **found})
     model, data = _words(config)
-    title = f"randommask overlap, {data}, {model}"
-    path = draw_comparison(run.figures / "overlap.png", found, title=title)
-    print(
-        f"\n{data}, {model}; {tokens[ARMS[0]]:,} tokens of training rows overlapping, {tokens[ARMS[1]]:,} side by side\n"
-    )
+    path = draw_comparison(run.figures / "overlap.png", found, title=f"randommask overlap, {data},\n{model}")
+    counts = f"tokens of the training rows: {tokens[ARMS[0]]:,} overlapping, {tokens[ARMS[1]]:,} side by side"
+    print(f"\n{wrapped(f'{data}; {model}')}\n{counts}\n")
     print(comparison_text(found))
     print(f"Figure: {path}\nNumbers: {run.path / 'comparison.json'}\nRun folder: {run.path}")
 
