@@ -52,7 +52,8 @@ class Diagnostics:
         barrier_in: episodes, from 0, whose barrier is measured.
         points: of the segments, rising from 0 to 1.
         spread: measure it.
-        group: the averaging group of torch.distributed that IMWA has; process 0 of it looks at averages, and all get the numbers.
+        group: the averaging group of torch.distributed that IMWA has; process 0 of it looks at averages, and all get the
+            numbers, so that `metric`, `recompute` and `loss` must not talk over this group themselves.
         warn: takes the sentence of a collapse; by default it is logged.
 
     Attributes:

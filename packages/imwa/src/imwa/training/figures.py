@@ -12,6 +12,7 @@ from scarce_common_utils.figures import COLOURS, figure, label_right
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 NEAR = 0.055  # of the axes' height: names of lines that end nearer than this would pile up beside them
+FEW_POINTS = 30  # of a line, up to which each is marked
 MOST_EPISODES = 4  # of a figure of barriers; of more the first, the last and those evenly between
 
 
@@ -26,18 +27,12 @@ def draw_gains(path: Path, gains: Series, *, caption: str) -> Path:
     x_label, y_label = "global step at which the average was taken", "gain, points of test accuracy"
     with figure(path, x_label=x_label, y_label=y_label, caption=caption) as axes:
         axes.axhline(0.0, color="#888888", linewidth=0.8, zorder=1)
+        gains = {name: line for name, line in gains.items() if line[0]}
         for number, (name, (steps, values)) in enumerate(gains.items()):
             look = {"linestyle": "--", "markerfacecolor": "white"} if number else {}
+            marker, colour = "o" if len(steps) <= FEW_POINTS else None, COLOURS[number]
             axes.plot(
-                steps,
-                values,
-                color=COLOURS[number],
-                linewidth=1.6,
-                marker="o",
-                markersize=4,
-                zorder=2,
-                label=name,
-                **look,
+                steps, values, color=colour, linewidth=1.6, marker=marker, markersize=4, zorder=2, label=name, **look
             )
         if max(len(steps) for steps, _ in gains.values()) == 1:
             axes.set_xlim(left=0)
@@ -49,7 +44,7 @@ def draw_lines(path: Path, series: Series, *, y_label: str, caption: str) -> Pat
     """Lines over the global step, named at their right ends, or in a legend where these lie too near to each other."""
     with figure(path, x_label="global step", y_label=y_label, caption=caption) as axes:
         for number, (name, (x, y)) in enumerate(series.items()):
-            colour, marker = COLOURS[number % len(COLOURS)], "o" if len(x) <= 30 else None
+            colour, marker = COLOURS[number % len(COLOURS)], "o" if len(x) <= FEW_POINTS else None
             axes.plot(x, y, color=colour, linewidth=1.6, marker=marker, markersize=3, label=name)
         _name(axes, [], series)
     return path
