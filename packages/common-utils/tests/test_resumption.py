@@ -75,6 +75,28 @@ def test_the_newest_whole_checkpoint_is_loaded_and_a_misfit_named(tmp_path, caps
         load_newest(run, refuse)
 
 
+def test_a_foreign_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys):
+    run, seen = make(tmp_path / "run", Config()), []
+    for step, owner in ((1, "us"), (2, "them"), (3, "them")):
+        save_checkpoint(run.checkpoints, step=step, state={"step": step, "owner": owner}, keep=9)
+
+    def load(state):
+        if state["owner"] != "us":
+            raise ValueError("it belongs to them.")
+        seen.append(state["step"])
+
+    assert load_newest(run, load)
+    assert seen == [1]
+    said = capsys.readouterr().err
+    for name in ("step-00000003.pt", "step-00000002.pt"):
+        assert f"{name} does not fit this run: it belongs to them. The checkpoint before it is used." in said
+    (run.checkpoints / "step-00000001.pt").unlink()
+    with pytest.raises(
+        UserError, match=r"step-00000003\.pt does not fit this run: it belongs to them\. Start a new run"
+    ):
+        load_newest(run, load)
+
+
 def test_threads_come_back_and_the_record_holds_where_it_ran(tmp_path):
     before = torch.get_num_threads()
     run = make(tmp_path / "run", Config())

@@ -79,14 +79,16 @@ def adopt_folder(source: Path, folder: Path, *, step: int, keep: int = 2) -> Pat
     return path
 
 
-def newest_checkpoint(folder: Path, report: Callable[[str], None]) -> Path | None:
+def newest_checkpoint(folder: Path, report: Callable[[str], None], *, before: Path | None = None) -> Path | None:
     """Newest checkpoint in `folder` that is whole, or None where there is none.
 
     Args:
         folder: the run's `checkpoints` folder; may be missing.
         report: gets one sentence for each newer checkpoint that is torn or altered and therefore passed over.
+        before: a checkpoint; it and newer ones are not looked at.
     """
-    for path in _listed(folder):
+    paths = _listed(folder)
+    for path in paths if before is None else paths[paths.index(before) + 1 :]:
         try:
             verify(path)
         except UserError as error:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import torch
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from scarce_common_utils.command_line import Operands, Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_folders import read_class_list
 from scarce_common_utils.image_sources import FOLDS, Selection
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -103,12 +104,14 @@ class StreamingOptions:
     ] = None
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> "torch.device":
     """`torch.device` for an option's value; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
         UserError: the name is no device, or the device is not here.
     """
+    import torch  # here, so that the options alone, and with them a command's help, do not load it
+
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator if accelerator is not None and accelerator.type in ("cuda", "mps") else torch.device("cpu")

@@ -71,21 +71,27 @@ def check_split(run: RunFolder, split: Mapping[str, Any], *, place: str) -> None
 
 
 def load_newest(run: RunFolder, load: Callable[[dict[str, Any]], None]) -> bool:
-    """Give the newest whole checkpoint of the run, if there is one, to `load`; torn ones are named and passed over.
+    """Give the newest checkpoint of the run that is whole and fits, if there is one, to `load`; others are named and passed over.
 
     Raises:
-        UserError: the checkpoint does not fit what was built; it is named.
+        UserError: there are whole checkpoints, and none fits what was built; the newest is named.
     """
     path = newest_checkpoint(run.checkpoints, to_stderr)
-    if path is None:
-        return False
-    state = load_checkpoint(path)
-    try:
-        load(state)
-    except (ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not fit this run: {reason} Start a new run.") from error
-    return True
+    refused: list[UserError] = []
+    while path is not None:
+        try:
+            state = load_checkpoint(path)
+            load(state)
+        except (ValueError, RuntimeError, KeyError) as error:
+            refused.append(UserError(f"{path} does not fit this run: {str(error).splitlines()[0]}"))
+            path = newest_checkpoint(run.checkpoints, to_stderr, before=path)
+        else:
+            for sentence in refused:
+                to_stderr(f"{sentence} The checkpoint before it is used.")
+            return True
+    if refused:
+        raise UserError(f"{refused[0]} Start a new run.")
+    return False
 
 
 @contextmanager
