@@ -3,3 +3,11 @@
 
 def numbers(examples):
     return [example.number for example in examples]
+
+
+def as_text(examples):
+    """The batch's number and the letters of its windows."""
+    from randommask.alphabet import bases
+
+    (number,) = {example.number for example in examples}
+    return number, [bases(example.example) for example in examples]

@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 
-from randommask.genome.cache import cached_genome
-from randommask.genome.held_out import Parts, describe_held_out, split_held_out
-from randommask.genome.store import Genome, read_genome
+from randommask.commands.dna import StreamOptions, read_dna, refuse_two_sources
+from randommask.genome.held_out import Parts, describe_held_out
+from randommask.genome.store import Genome
 from randommask.genome.windows import GenomeWindows
 from randommask.methods import METHODS
-from randommask.sample import GENOME, sample_path
 from randommask.schedule import MaskSchedule
 from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
 from scarce_common_utils.command_line import Operands, Option, plain_config
@@ -47,7 +46,7 @@ _WITH_SCHEDULE = ("randommask", "uniform", "constant_share")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunOptions):
+class PretrainConfig(StreamOptions, RunOptions):
     """Options of `randommask pretrain`."""
 
     genome: Annotated[
@@ -94,7 +93,7 @@ class PretrainConfig(RunOptions):
         Option(
             "Records held out for evaluation, such as chr21,chr22; by default the last tenth of each record over 100 kb; "
             "where all are shorter, a tenth of the records (at least one), drawn from the seed; of a single record its last "
-            "tenth"
+            "tenth. Of --dataset: the split to evaluate on"
         ),
     ] = None
     windows: Annotated[
@@ -134,6 +133,8 @@ class PretrainConfig(RunOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
+        if self.resume is None:
+            refuse_two_sources(self)
         for name in ("widths", "milestones"):
             if getattr(self, name) is not None and self.method not in _WITH_SCHEDULE:
                 raise UserError(
@@ -165,7 +166,7 @@ class Job(NamedTuple):
     device: torch.device
     genome: Genome
     parts: Parts
-    windows: GenomeWindows
+    windows: Any  # by number: of a genome or a stream
     held_out: GenomeWindows
 
 
@@ -191,7 +192,7 @@ def pretrain(config: PretrainConfig) -> None:
         "training": [list(stretch) for stretch in job.parts.training],
         "held_out": [list(stretch) for stretch in job.parts.held_out],
     }
-    check_split(run, split, place=", ".join(config.genome) or "the sample")
+    check_split(run, split, place=config.dataset or ", ".join(config.genome) or "the sample")
     with threads(config.threads):
         _fit(run, job, began=began)
 
@@ -221,31 +222,7 @@ def build_job(config: PretrainConfig) -> Job:
         learning_rate=config.learning_rate or _LEARNING_RATES[config.size],
         threads=config.threads or (1 if config.size == "tiny" else None),
     )
-    genome = _genome(config)
-    parts = split_held_out(genome, names=_names(config.held_out), seed=config.seed)
-    shared: dict[str, Any] = {"tokens": tokens, "k": config.k, "longest_unknown": config.longest_unknown}
-    windows = GenomeWindows(
-        genome,
-        parts.training,
-        recipe=config.windows,
-        seed=config.seed,
-        reverse_complement_share=config.reverse_complement,
-        **shared,
-    )
-    held_out = GenomeWindows(genome, parts.held_out, recipe="strided", **shared)
-    return Job(config, device, genome, parts, windows, held_out)
-
-
-def _genome(config: PretrainConfig) -> Genome:
-    paths = [Path(path) for path in config.genome] or [sample_path(GENOME)]
-    chosen: dict[str, Any] = {"records": _names(config.records), "keep_soft_masked": config.keep_soft_masked}
-    if config.cache is None:
-        return read_genome(paths, **chosen)
-    return cached_genome(paths, folder=config.cache, tell=lambda text: to_stderr(f"randommask: {text}"), **chosen)
-
-
-def _names(text: str | None) -> list[str]:
-    return [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    return Job(config, device, *read_dna(config, tokens=tokens))
 
 
 def _fit(run: RunFolder, job: Job, *, began: float) -> None:
@@ -359,9 +336,8 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
         f"\n{config.method}, {config.size}, {config.start} start, k = {config.k}, {config.steps} steps, seed {config.seed}"
     )
     print(wrapped(f"held out: {describe_held_out(job.genome, job.parts)}"))
-    print(
-        f"{job.held_out.bases:,} of {job.held_out.bases + job.windows.bases:,} known bases are held out; nats a masked token\n"
-    )
+    read = "" if config.dataset else f" of {job.held_out.bases + job.windows.bases:,}"
+    print(f"{job.held_out.bases:,}{read} known bases are held out; nats a masked token\n")
     print(
         table(
             ["mask width", "loss", "floor", "ceiling", "masked %"],

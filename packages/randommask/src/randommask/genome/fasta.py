@@ -43,8 +43,9 @@ def read_fasta(path: Path, *, keep_soft_masked: bool = True) -> Iterator[FastaRe
         keep_soft_masked: whether lower case is the same base, or ambiguous.
 
     Raises:
-        UserError: the file is missing, a folder, empty, no FASTA, holds letters of no nucleotide, ends within a gzip
-            stream or without block gzip's end, or names two records alike; file and line are named.
+        UserError: the file is missing, a folder, empty, no FASTA, has CR alone at line ends, holds letters of no
+            nucleotide, ends within a gzip stream or without block gzip's end, or names two records alike; file and line are
+            named.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder. Name the FASTA files in it, such as {path / '*.fa'}.")
@@ -83,6 +84,7 @@ def records_in(file: BufferedIOBase, *, path: Path, keep_soft_masked: bool = Tru
     """Records of an open FASTA file, decompressed; `path` is named in errors. See `read_fasta`."""
     name, pieces, names = None, list[numpy.ndarray](), dict[str, int]()
     line = 1  # of the piece's first byte
+    fresh = True  # whether the piece begins a line
     for piece in _whole_lines(file):
         start = 0
         if name is None:
@@ -94,11 +96,16 @@ def records_in(file: BufferedIOBase, *, path: Path, keep_soft_masked: bool = Tru
                     "Give a FASTA file, plain or gzipped."
                 )
         while start < len(piece):
-            if piece[start : start + 1] == b">":
+            if piece[start : start + 1] == b">" and (fresh or start):
                 if name is not None:
                     yield from _record(name, pieces)
                 stop = _or_end(piece.find(b"\n", start), piece)
                 at = line + piece.count(10, 0, start)
+                if b"\r" in piece[start:stop].rstrip():
+                    raise UserError(
+                        f"{path}, line {at}: the line ends of old Macs (CR alone) stand in it, so letters would be taken for a "
+                        "name. Convert the file to LF."
+                    )
                 words = piece[start + 1 : stop].split(None, 1)
                 if not words:
                     raise UserError(f"{path}, line {at}: a record has no name behind '>'. Give it one.")
@@ -115,6 +122,7 @@ def records_in(file: BufferedIOBase, *, path: Path, keep_soft_masked: bool = Tru
                 pieces.append(_codes(piece[start:stop], path=path, line=at, keep_soft_masked=keep_soft_masked))
                 start = stop
         line += piece.count(10)
+        fresh = piece.endswith(b"\n")
     if name is None:
         raise UserError(f"{path} is empty. Give a FASTA file with at least one record.")
     yield from _record(name, pieces)
@@ -122,14 +130,15 @@ def records_in(file: BufferedIOBase, *, path: Path, keep_soft_masked: bool = Tru
 
 def _whole_lines(file: BufferedIOBase) -> Iterator[bytes]:
     """Pieces of the file that end with a line break; only a line of letters, which may hold a chromosome, comes in parts."""
-    rest, first = b"", True
+    rest, first, fresh = b"", True, True
     while piece := file.read(_PIECE):
         rest += piece
         cut = rest.rfind(b"\n") + 1
-        if cut == 0 and not first and not rest.startswith(b">") and len(rest) >= _PIECE:
+        if cut == 0 and not first and not (fresh and rest.startswith(b">")) and len(rest) >= _PIECE:
             cut = len(rest)
         if cut:
             yield rest[:cut]
+            fresh = rest[cut - 1 : cut] == b"\n"
             rest, first = rest[cut:], False
     if rest:
         yield rest
