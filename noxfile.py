@@ -27,7 +27,7 @@ EXTRAS = {
     "common-utils": "images,figures,models,vision,hf",
     "layermatch": "vision,hf,lightning,tensorboard",
     "imwa": "vision,hf",
-    "randommask": "parquet",
+    "randommask": "parquet,hf",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 RECIPES_NEED = ("torchmetrics", "faster-coco-eval")  # average precision in the detection recipe
