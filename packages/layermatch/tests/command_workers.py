@@ -1,6 +1,8 @@
-"""What each of two gloo processes does with the command line; in a module of its own, so that a spawned process can import it."""
+"""What each of two gloo processes does with the command line; in a module of its own, so that another process can import it."""
 
 import os
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -40,15 +42,38 @@ def without_batch_statistics(argv):
     return main(argv)
 
 
-def worker(rank, folder, ports):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+@contextmanager
+def said(name):
+    """What is printed goes into two files of the folder `said`."""
+    with (
+        Path("said", f"{name}.out").open("w") as out,
+        Path("said", f"{name}.err").open("w") as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        yield
+
+
+def worker(rank, folder, environments):
+    """Each arm, then the first one resumed, and a batch that cannot be shared; what each process said lies in `said`."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     os.chdir(folder)
     from accelerate.state import AcceleratorState
 
-    for (name, options), port in zip(ARMS.items(), ports, strict=True):
-        # A person starts a process for each command; here each makes a group of its own, at a port of its own.
-        os.environ["MASTER_PORT"] = str(port)
-        assert without_batch_statistics([*OPTIONS, *options, "--out", name]) == 0
+    from layermatch.commands import outcome
+
+    outcome.draw_figures, outcome.draw_views = lambda folder, lines, **_: [], lambda path, rows, **_: path
+    Path("said").mkdir(exist_ok=True)
+    jobs = {name: [*OPTIONS, *options, "--out", name] for name, options in ARMS.items()}
+    jobs |= {
+        "resumed": ["train", "--resume", "layermatch"],
+        "uneven": [*OPTIONS, "--accumulate", "4", "--out", "uneven"],
+    }
+    for (name, words), environment in zip(jobs.items(), environments, strict=True):
+        # A person starts processes for each command; here these make a group for each, which meets at a place of its own.
+        os.environ |= environment
+        with said(f"{name}-{rank}"):
+            code = without_batch_statistics(words)
         AcceleratorState._reset_state(True)
+        assert code == (2 if name == "uneven" else 0), Path("said", f"{name}-{rank}.err").read_text()

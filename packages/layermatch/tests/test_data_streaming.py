@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from forked import METHOD
 from layermatch.data.batches import Batches
 from layermatch.data.streaming import StreamedBatches, choose_workers, image_parts
 from scarce_common_utils.errors import UserError
@@ -36,7 +37,7 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("workers", "start_method"), [(0, None), (1, "fork"), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("workers", "start_method"), [(0, None), (1, "fork"), (2, "fork"), (2, METHOD)])
 def test_any_number_of_workers_gives_the_bits_of_memory(sets, workers, start_method):
     memory, disk = sets
     kept = Batches(memory.images, memory.labels, **OPTIONS)

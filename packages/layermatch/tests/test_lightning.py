@@ -1,5 +1,8 @@
 """The Lightning callback: centres and average move once a real optimizer step, and the average is what is validated."""
 
+import types
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +42,8 @@ class Model(lightning.LightningModule):
 
     def validation_step(self, batch, _):
         self.seen.append(self.classifier.weight.detach().clone())
+
+    test_step = predict_step = validation_step
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -80,6 +85,56 @@ def test_the_average_is_validated_and_the_live_weights_come_back(evaluate_averag
     live, average = model.classifier.weight.detach(), callback.average.average.classifier.weight
     assert not torch.equal(live, average)
     assert torch.equal(model.seen[-1], average if evaluate_average else live)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fused", "warned"), [("16-mixed", False, True), ("16-mixed", True, False), ("32-true", False, False)]
+)
+def test_fp16_beside_an_optimizer_that_is_not_fused_draws_a_warning(precision, fused, warned):
+    """On a stand-in for the trainer: 16-mixed needs a GPU."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1, fused=fused)
+    trainer = types.SimpleNamespace(precision=precision, optimizers=[optimizer])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        LayerMatchCallback().on_train_start(trainer, Model())
+    assert [str(warning.message)[:63] for warning in caught] == (
+        ["precision is 16-mixed and SGD was built without fused=True, so "] if warned else []
+    )
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_the_average_is_tested_and_predicted_with_and_the_live_weights_come_back(stage, tmp_path):
+    callback = LayerMatchCallback(ema_momentum=0.9)
+    model, trainer = fit(callback, tmp_path, max_epochs=1, limit_val_batches=0, enable_checkpointing=False)
+    live, average = model.classifier.weight.detach().clone(), callback.average.average.classifier.weight
+    loader = torch.utils.data.DataLoader(Batches(), batch_size=None)
+    getattr(trainer, stage)(model, loader)
+    assert torch.equal(model.seen[-1], average)
+    assert torch.equal(model.classifier.weight, live)
+    assert not torch.equal(live, average)
+
+
+def test_a_validation_that_fails_leaves_the_live_weights_behind(tmp_path):
+    callback, model = LayerMatchCallback(ema_momentum=0.9), Model()
+    model.validation_step = lambda batch, batch_idx: (_ for _ in ()).throw(ArithmeticError)
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_checkpointing": False}
+    with pytest.raises(ArithmeticError):
+        fit(callback, tmp_path, model=model, **options)
+    assert not torch.equal(model.classifier.weight, callback.average.average.classifier.weight)
+
+
+def test_weights_of_the_module_itself_are_averaged_and_an_average_alone_needs_no_criterion(tmp_path):
+    model = Model()
+    del model.criterion
+    model.scale = nn.Parameter(torch.ones(3))
+    model.training_step = lambda batch, batch_idx: (
+        (model.scale * model.classifier(model.body(batch[0]))).square().mean()
+    )
+    callback = LayerMatchCallback(ema_momentum=0.5)
+    fit(callback, tmp_path, model=model, max_epochs=1, limit_val_batches=0, enable_checkpointing=False)
+    average = dict(callback.average.average.named_parameters())["scale"]
+    assert not torch.equal(average, torch.ones(3))
+    assert not torch.equal(average, model.scale)
 
 
 def test_saved_and_loaded_goes_on_with_the_same_bits(tmp_path):

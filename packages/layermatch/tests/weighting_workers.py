@@ -1,6 +1,6 @@
 """The rules under test by name, batches for them, and what each of two gloo processes does with them.
 
-A module of its own, so that a spawned process can import it.
+A module of its own, so that another process can import it.
 """
 
 from datetime import timedelta
@@ -113,7 +113,7 @@ def known_not_finite(rule, rank):
 def worker(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
     found = {}
     for name, build in RULES.items():
@@ -127,4 +127,5 @@ def worker(rank, folder):
     given = torch.tensor([1.0 + rank, 5.0])
     found["summed"], found["given"] = summed(given), given
     torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.monitored_barrier()  # or gloo may abort one of them at its end
     torch.distributed.destroy_process_group()

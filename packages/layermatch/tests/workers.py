@@ -1,4 +1,4 @@
-"""What each of two gloo processes does; in a module of its own, so that a spawned process can import it."""
+"""What each of two gloo processes does; in a module of its own, so that another process can import it."""
 
 from datetime import timedelta
 
@@ -78,7 +78,7 @@ def train(wrapped, split, options, processes, rank):
 def start(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=10)
     )
 
 
@@ -89,6 +89,7 @@ def worker(rank, folder, options_by_name):
         split = split_classifier(network())
         found[name] = train(nn.parallel.DistributedDataParallel(split), split, options, 2, rank)
     torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.monitored_barrier()  # or gloo may abort one of them at its end
     torch.distributed.destroy_process_group()
 
 

@@ -65,9 +65,12 @@ class RunFolder:
         path = _free_name(Path("runs") / default_name) if out is None else out
         refuse_used_folder(path)
         run = cls(path, package=package, command=command, config=config)
-        run.figures.mkdir(parents=True, exist_ok=True)
-        run.write_json("environment.json", environment(package))
+        where = environment(package)
+        path.mkdir(parents=True, exist_ok=True)
+        # First what a resume needs: a run that is killed before it is there has to be started again in another folder.
         run.write_json("config.json", {"package": package, "command": command, "options": config})
+        run.write_json("environment.json", where)
+        run.figures.mkdir(exist_ok=True)
         return run
 
     @classmethod

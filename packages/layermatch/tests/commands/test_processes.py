@@ -1,9 +1,7 @@
 """`layermatch train` in two gloo processes against one, and under the launchers that people use."""
 
-import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,23 +10,17 @@ import pytest
 import torch
 
 from command_workers import ARMS, OPTIONS, smooth_network, worker
+from forked import meeting_point, run_together
 from layermatch.commands import main
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without distributed")
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @pytest.fixture(scope="module")
 def in_two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(worker, (str(folder), free_ports(len(ARMS))), nprocs=2)
+    _stores, environments = zip(*(meeting_point() for _ in range(len(ARMS) + 2)), strict=True)
+    run_together(worker, str(folder), environments)
     return folder
 
 
@@ -47,13 +39,16 @@ def tensors(state, path=""):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_give_what_one_gives(arm, in_two_processes, tmp_path, monkeypatch):
-    from layermatch.commands import network
+    from layermatch.commands import network, outcome
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(network, "small_wide_resnet", smooth_network)
+    monkeypatch.setattr(outcome, "draw_figures", lambda folder, lines, **_: [])
+    monkeypatch.setattr(outcome, "draw_views", lambda path, rows, **_: path)
     options = [word for word in ARMS[arm] if word not in ("--accumulate", "2")] if "micro" in arm else ARMS[arm]
     assert main([*OPTIONS, *options, "--out", "one"]) == 0
     two = in_two_processes / arm
+    assert len(last_state(two)["random"]) == 2
     ours, theirs = dict(tensors(last_state("one"))), dict(tensors(last_state(two)))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -66,26 +61,39 @@ def test_two_processes_give_what_one_gives(arm, in_two_processes, tmp_path, monk
     assert any(line.get("mask_rate", 0) > 0 for line in lines[0]) or arm == "pseudolabel"
 
 
-def launched(words, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(
-        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+def test_one_process_speaks_and_a_finished_run_says_the_same_again(in_two_processes):
+    said = {file.name: file.read_text() for file in (in_two_processes / "said").iterdir()}
+    assert said["layermatch-0.out"].count("Run folder: layermatch") == 1
+    assert said["resumed-0.out"] == said["layermatch-0.out"]
+    assert "this run is finished" in said["resumed-0.err"]
+    assert {name for name, text in said.items() if text and "-1." in name} == set()
 
 
-def test_torchrun_starts_it_and_one_process_writes(tmp_path):
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def test_a_batch_that_two_processes_cannot_share_is_refused_once(in_two_processes):
+    said = {file.name: file.read_text() for file in (in_two_processes / "said").iterdir()}
+    sentence = "--batch-size 4 cannot be cut into 8 equal parts (2 processes, --accumulate 4)"
+    assert said["uneven-0.err"].count(sentence) == 1
+    assert said["uneven-1.err"] == ""
+    assert not (in_two_processes / "uneven").exists()
+
+
+LAUNCHERS = {
+    "torchrun": (["torch.distributed.run", "--standalone", "--nproc-per-node", "2"], 2),
+    # accelerate starts several processes on GPUs; told --cpu it starts one, whatever --num_processes says.
+    "accelerate launch": (["accelerate.commands.launch", "--cpu", "--num_processes", "2"], 1),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launcher_starts_it_and_one_process_writes(launcher, tmp_path):
+    words, processes = LAUNCHERS[launcher]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path)}
     options = [*OPTIONS, "--threshold", "0.2", "--device", "cpu", "--out", "run"]
-    done = launched([*words, "-m", "layermatch.commands", *options], tmp_path)
+    words = [sys.executable, "-m", *words, "-m", "layermatch.commands", *options]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Run folder: run") == 1
-    assert len(Path(tmp_path, "run/metrics.jsonl").read_text().splitlines()) == 10
-    assert len(last_state(tmp_path / "run")["random"]) == 2
-    resumed = launched([*words, "-m", "layermatch.commands", "train", "--resume", "run"], tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "this run is finished" in resumed.stderr
-    assert resumed.stdout == done.stdout
-    uneven = launched([*words, "-m", "layermatch.commands", *OPTIONS, "--accumulate", "4", "--out", "uneven"], tmp_path)
-    assert uneven.returncode != 0
-    assert uneven.stderr.count("--batch-size 4 cannot be cut into 8 equal parts (2 processes, --accumulate 4)") == 1
-    assert not Path(tmp_path, "uneven").exists()
+    lines = [json.loads(line) for line in Path(tmp_path, "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(10))
+    assert (tmp_path / "run/result.json").is_file()
+    assert len(last_state(tmp_path / "run")["random"]) == processes

@@ -5,6 +5,7 @@ import tempfile
 import pytest
 import torch
 
+from forked import run_together
 from layermatch import split_classifier
 from workers import STEPS, network, train, worker
 
@@ -39,7 +40,7 @@ OPTIONS = {
 def in_two_processes():
     """For each of OPTIONS what each of two ranks found; and what each said of a classifier outside the wrapped model."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(worker, (folder, OPTIONS), nprocs=2)
+        run_together(worker, folder, OPTIONS)
         return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
 
 

@@ -5,6 +5,7 @@ import tempfile
 import pytest
 import torch
 
+from forked import run_together
 from layermatch.processes import gathered, process_count, summed, summed_with_gradient
 from weighting_workers import RULES, learn, same_state, worker
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="th
 @pytest.fixture(scope="module")
 def in_two_processes():
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(worker, (folder,), nprocs=2)
+        run_together(worker, folder)
         return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
 
 

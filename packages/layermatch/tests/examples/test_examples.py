@@ -1,16 +1,15 @@
 """Each example differs from its baseline by at most twelve lines, and both run."""
 
 import difflib
-import os
 import re
 import runpy
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from example_workers import run_example
+from forked import meeting_point, run_together
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("plain", "accelerate", "lightning", "distributed")
@@ -48,23 +47,9 @@ def test_it_runs_and_learns(name, file, capsys, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without distributed")
 @pytest.mark.parametrize("file", FILES)
-def test_it_runs_and_learns_on_two_processes(file):
+def test_it_runs_and_learns_on_two_processes(file, tmp_path):
     """What torchrun does, without its own process: two ranks that find each other by environment variables."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(EXAMPLES / "distributed" / file), str(STEPS)]
-    ranks = [
-        subprocess.Popen(
-            words,
-            env=os.environ | common | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], outputs
-    assert learned(outputs[0][0]) > 60
+    _store, environment = meeting_point()
+    run_together(run_example, str(EXAMPLES / "distributed" / file), STEPS, environment, str(tmp_path))
+    assert learned((tmp_path / "0.txt").read_text()) > 60
+    assert (tmp_path / "1.txt").read_text() == ""

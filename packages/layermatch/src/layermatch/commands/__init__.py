@@ -2,10 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from importlib import import_module
+from typing import Any
 
 from layermatch import __version__
+
+TRAIN = "Train an image classifier from few labels and many unlabelled images, and evaluate it."
+PREDICT = "Say which class each image belongs to, and with which confidence, by a trained run."
+EVALUATE = "Test a trained run on labelled images: accuracy, a table of the classes, a confusion matrix."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,19 +19,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
-    from layermatch.commands.evaluate import EvaluateConfig, evaluate
-    from layermatch.commands.launch import is_main_process
-    from layermatch.commands.predict import PredictConfig, predict
-    from layermatch.commands.train import HINTS, TrainConfig, train
+    from layermatch.commands.options import HINTS, EvaluateConfig, PredictConfig, TrainConfig
     from scarce_common_utils.command_line import Command, run_commands
 
     commands = {
-        "train": Command(train, TrainConfig, HINTS),
-        "predict": Command(predict, PredictConfig),
-        "evaluate": Command(evaluate, EvaluateConfig),
+        "train": Command(later("train", TRAIN), TrainConfig, HINTS),
+        "predict": Command(later("predict", PREDICT), PredictConfig),
+        "evaluate": Command(later("evaluate", EVALUATE), EvaluateConfig),
     }
     with nullcontext() if is_main_process() else silence():
         return run_commands("layermatch", __version__, commands, argv)
+
+
+def later(command: str, text: str) -> Callable[[Any], None]:
+    """The function of that name in the module of that name, imported with all that it needs when it is called.
+
+    Args:
+        command: such as `train`.
+        text: what the help says of it.
+    """
+
+    def function(config: Any) -> None:
+        getattr(import_module(f"layermatch.commands.{command}"), command)(config)
+
+    function.__doc__ = text
+    return function
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that speaks, as far as the launcher's environment says."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

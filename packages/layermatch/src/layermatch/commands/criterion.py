@@ -11,7 +11,7 @@ from layermatch.training.schedule import half_life_momentum
 from scarce_common_utils.errors import UserError
 
 if TYPE_CHECKING:
-    from layermatch.commands.train import TrainConfig
+    from layermatch.commands.options import TrainConfig
 
 THRESHOLD = 0.95  # FixMatch, arXiv 2001.07685
 UNLABELLED_RATIO = 7

@@ -2,20 +2,20 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layermatch.commands.notices import left_out
+from layermatch.commands.options import EvaluateConfig
 from layermatch.commands.trained import Trained, load_trained
 from layermatch.training.evaluation import IMAGES_AT_ONCE, Evaluation
 from layermatch.training.evaluation import evaluate as evaluate_model
 from layermatch.training.report import draw_confusion
 from scarce_common_utils.checkpoints import write_atomically
-from scarce_common_utils.command_line import Operands, Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.images import ImageSet, Unreadable, data_digest, data_name, labelled_images, load_images
@@ -24,28 +24,6 @@ from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_std
 
 WORST = 20
 COLUMNS = ("class", "images", "right %", "mostly taken for")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Options of `layermatch evaluate`."""
-
-    words: Annotated[
-        tuple[str, ...], Operands("RUN DATA", "A finished run's folder, then data as in `layermatch train`")
-    ] = ()
-    out: Annotated[
-        Path | None, Option("New folder for table, numbers and figure; by default one in the run's `evaluations`")
-    ] = None
-    json: Annotated[Path | None, Option("JSON file to write too, with what `result.json` in the new folder holds")] = (
-        None
-    )
-    skip_unreadable: Annotated[
-        bool, Option("Leave out images that cannot be read, count and name them, instead of refusing all")
-    ] = False
-    download: Annotated[bool, Option("Let torchvision:NAME fetch its files")] = True
-    data_folder: Annotated[Path, Option("Where torchvision:NAME keeps its files")] = Path("data")
-    device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
-    given: frozenset[str] = frozenset()
 
 
 def evaluate(config: EvaluateConfig) -> None:

@@ -40,7 +40,7 @@ from scarce_common_utils.streams import stream
 from scarce_common_utils.subsets import few_labels
 
 if TYPE_CHECKING:
-    from layermatch.commands.train import TrainConfig
+    from layermatch.commands.options import TrainConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NESTEROV_MOMENTUM = 0.9

@@ -21,7 +21,7 @@ from scarce_common_utils.options import choose_device
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from layermatch.commands.train import TrainConfig
+    from layermatch.commands.options import TrainConfig
 
 # Option of `accelerate launch` -> the environment variable by which it tells the processes.
 LAUNCHER = {"--use_fsdp": "ACCELERATE_USE_FSDP", "--use_deepspeed": "ACCELERATE_USE_DEEPSPEED"}
@@ -37,11 +37,6 @@ class Place(NamedTuple):
     def wrap(self, model: nn.Module) -> nn.Module | None:
         """The model as several processes call it, or None where there is one alone."""
         return self.accelerator.prepare_model(model) if self.processes.count > 1 else None
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that speaks, as far as the launcher's environment says."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def find_place(config: "TrainConfig") -> Place:

@@ -18,7 +18,7 @@ from scarce_common_utils.random_state import seed_random_state
 from scarce_common_utils.streams import stream_seed
 
 if TYPE_CHECKING:
-    from layermatch.commands.train import TrainConfig
+    from layermatch.commands.options import TrainConfig
 
 
 def build_split(config: "TrainConfig", *, classes: int, size: torch.Size, rank: int = 0) -> SplitModel:

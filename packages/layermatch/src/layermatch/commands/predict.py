@@ -3,17 +3,15 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from layermatch.commands.notices import images, left_out
+from layermatch.commands.options import PredictConfig
 from layermatch.commands.trained import Trained, load_trained
 from scarce_common_utils.checkpoints import write_atomically
-from scarce_common_utils.command_line import Operands, Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_decoding import attempt_all, decode, fit
 from scarce_common_utils.image_folders import images_below
@@ -23,22 +21,6 @@ from scarce_common_utils.run_folder import to_stderr
 
 IMAGES_AT_ONCE = 256
 BAD_SHOWN = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Options of `layermatch predict`."""
-
-    words: Annotated[
-        tuple[str, ...], Operands("RUN IMAGES", "A finished run's folder, then images or folders of images")
-    ] = ()
-    top: Annotated[int, Option("How many classes to name for each image, the likeliest first", at_least=1)] = 1
-    skip_unreadable: Annotated[
-        bool, Option("Leave out images that cannot be read, count and name them, instead of refusing all")
-    ] = False
-    output: Annotated[Path | None, Option("CSV file to write; by default standard output", short="-o")] = None
-    device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
-    given: frozenset[str] = frozenset()
 
 
 def predict(config: PredictConfig) -> None:

@@ -8,6 +8,7 @@ LightningModule, is found by itself; its state travels in Lightning's checkpoint
 a part of the callback.
 """
 
+import warnings
 from typing import Any
 
 import lightning
@@ -57,6 +58,16 @@ class LayerMatchCallback(lightning.Callback):
             if self._loaded is not None:
                 self.average.load_state_dict(self._loaded)
         self._steps = trainer.global_step
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Warn of fp16 beside an optimizer that is not a fused one: the scaler then reads the device at each step."""
+        plain = [type(one).__name__ for one in trainer.optimizers if not _fused(one)]
+        if trainer.precision == "16-mixed" and plain:
+            warnings.warn(
+                f"precision is 16-mixed and {plain[0]} was built without fused=True, so the gradient scaler waits for the "
+                "device at each step to learn whether to leave it out. Build it with fused=True, or choose bf16-mixed.",
+                stacklevel=2,
+            )
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -121,6 +132,10 @@ class LayerMatchCallback(lightning.Callback):
         if self._live is not None:
             _Weights(model).load_state_dict(self._live)
             self._live = None
+
+
+def _fused(optimizer: Any) -> bool:
+    return all(group.get("fused") for group in getattr(optimizer, "optimizer", optimizer).param_groups)
 
 
 class _Weights(nn.Module):
