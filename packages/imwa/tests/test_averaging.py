@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imwa import average_models, average_state_dicts
+from imwa.averaging import module_tensors
 from imwa.replica_sum import ReplicaSum
 from reference.mean import slow_mean
 
@@ -233,3 +234,13 @@ def test_every_order_of_devices_dtypes_and_kinds_keeps_the_first_s_order_of_name
     for order in itertools.permutations(names):
         states = [{name: torch.tensor([1.0 * index]) for name in order} for index in range(2)]
         assert list(average_state_dicts(states)) == list(order)
+
+
+def test_tensors_have_the_names_and_the_order_of_named_modules():
+    shared = torch.nn.Linear(2, 2)
+    inner = torch.nn.Sequential(torch.nn.BatchNorm1d(2), shared, torch.nn.Sequential(shared, torch.nn.BatchNorm1d(2)))
+    model = torch.nn.ModuleDict({"one": inner, "again": inner, "last": torch.nn.Linear(2, 1)})
+    model.one.register_module("absent", None)
+    named = [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers()]
+    assert list(module_tensors(model)) == named
+    assert all(value is model.get_parameter(name) for name, value in list(module_tensors(model).items())[:6])

@@ -75,13 +75,13 @@ def module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and buffer of a module by name, tied ones once, buffers that are not saved included."""
     found: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
-    modules = list(module.named_modules())
-    for kind in ("_parameters", "_buffers"):
-        for prefix, part in modules:
-            for name, value in getattr(part, kind).items():
+    modules = _modules(module)
+    for own in ([(at, part._parameters) for at, part in modules], [(at, part._buffers) for at, part in modules]):
+        for at, values in own:
+            for name, value in values.items():
                 if value is not None and id(value) not in seen:
                     seen.add(id(value))
-                    found[f"{prefix}.{name}" if prefix else name] = value
+                    found[at + name] = value
     return found
 
 
@@ -96,6 +96,20 @@ def copy_each(targets: list[torch.Tensor], values: list[torch.Tensor]) -> None:
     """Copy each value into its target in place: few launches on a device, few python steps elsewhere."""
     if targets:
         torch._foreach_copy_(targets, values)  # pyright: ignore[reportPrivateImportUsage] (torch's optimizers use it)
+
+
+def _modules(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """As `named_modules`, a dot behind each name, at a fraction of its cost."""
+    found: list[tuple[str, torch.nn.Module]] = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, torch.nn.Module]] = [("", module)]
+    while waiting:
+        at, part = waiting.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            found.append((at, part))
+            waiting += [(f"{at}{name}.", child) for name, child in reversed(part._modules.items()) if child is not None]
+    return found
 
 
 def _identity(value: Any) -> tuple[object, ...]:

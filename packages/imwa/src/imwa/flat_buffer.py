@@ -4,7 +4,9 @@ Floats    tensors that are averaged lie one after the other, in float32 (float64
 Words     what is not summed (counters, python numbers, digests of values that must be equal) is one 64-bit word each. Every
           replica has words of its own, zero in all other replicas' arrays: as four floats of 16 bits a word, their sum is
           exact, and every process then holds every replica's words.
+Agreement four more words a replica, by which processes tell each other whether they belong together.
 Flags     one float for each tensor: how many replicas left it as it was at the episode's start.
+Cost      leaves are gone through by position, since a state's form seldom changes; a lookup by name costs more than the sum.
 Letters   S floats, N tensors, K words, M replicas.
 """
 
@@ -13,15 +15,18 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 
 from imwa.averaging import copy_each
+from imwa.compatibility import SHOWN_AT_MOST
 from imwa.optimizer_state import is_counter
 from imwa.replica_sum import kind_of, refuse_unequal, widened
 from imwa.snapshot import OPTIMIZER
 from imwa.trees import flatten
 
-LIMBS, LIMB = 4, 16  # floats a word, bits a float
+AGREEMENT = 4  # words
+LIMBS = 4  # floats a word, 16 bits each, the lowest first
 GROUP = 2**18  # floats that are copied and looked over for a NaN while they are in cache
 Key = tuple[str, str]  # part and name
 
@@ -78,6 +83,15 @@ def digest_of(value: Any) -> int:
     return int.from_bytes(digest.digest()[:8], "little", signed=True)
 
 
+class Sum(NamedTuple):
+    """A buffer after its sum over processes, and what stands in it."""
+
+    buffer: "FlatBuffer"
+    flags: list[int]
+    words: list[dict[Key, int]]
+    agreement: list[list[int]]
+
+
 class FlatBuffer:
     """One flat array over a form.
 
@@ -96,19 +110,21 @@ class FlatBuffer:
         self.dtype = torch.float64 if wide else torch.float32
         self.floats = sum(sizes)
         self.words = len(self.others)
-        length = self.floats + len(self.sums) + replicas * self.words * LIMBS
+        length = self.floats + len(self.sums) + replicas * (self.words + AGREEMENT) * LIMBS
         self.array = torch.zeros(length, dtype=self.dtype, device=device)
         parts = self.array[: self.floats].split(sizes) if sizes else ()
         self.views = {key: _viewed(part, form[key]) for key, part in zip(self.sums, parts, strict=True)}
-        self._groups = _grouped(self.sums, sizes)
+        self.plain = all(self.dtype == torch.float32 and form[key].dtype == "float32" for key in self.sums)
+        views = [*self.views.values()]
+        self._groups = [(at, views[at], self.array[begin:end]) for at, begin, end in _grouped(sizes)]
 
     @torch.no_grad()
-    def fill_checked(self, values: Mapping[Key, torch.Tensor]) -> bool:
-        """Put one replica's tensors into the floats; whether none of them holds a NaN (one wait for the device)."""
+    def fill_checked(self, values: list[torch.Tensor]) -> bool:
+        """Put one replica's tensors, in the order of `sums`, into the floats; whether none holds a NaN (one wait for the device)."""
         largest: list[torch.Tensor] = []
-        for keys, begin, end in self._groups:
-            copy_each([self.views[key] for key in keys], [values[key] for key in keys])
-            largest.append(self.array[begin:end].amax())
+        for at, views, block in self._groups:
+            torch._foreach_copy_(views, values[at])  # pyright: ignore[reportPrivateImportUsage] (as in `copy_each`)
+            largest.append(block.amax())
         return not largest or not bool(torch.isnan(torch.stack(largest)).any())
 
     @torch.no_grad()
@@ -127,44 +143,79 @@ class FlatBuffer:
                 self.views[key] += mapping[key].to(self.array.device)
 
     @torch.no_grad()
-    def put_flags_and_words(self, unchanged: Mapping[Key, int], words: Mapping[int, Mapping[Key, int]]) -> None:
-        """Flags by tensor, and the words of this process's replicas by key."""
-        table = torch.zeros(self.replicas, self.words, dtype=torch.int64)
+    def put_flags_and_words(
+        self,
+        unchanged: Mapping[Key, int],
+        words: Mapping[int, Mapping[Key, int]],
+        agreement: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        """Flags by tensor, and the words of this process's replicas by key; what is not given is 0."""
+        table = numpy.zeros((self.replicas, self.words + AGREEMENT), dtype="<i8")
         for m, own in words.items():
-            table[m] = torch.tensor([own.get(key, 0) for key in self.others], dtype=torch.int64)
-        flags = torch.tensor([unchanged.get(key, 0) for key in self.sums], dtype=self.dtype)
-        self.array[self.floats :].copy_(torch.cat([flags, _to_limbs(table).to(self.dtype).view(-1)]))
+            table[m, : self.words] = [own.get(key, 0) for key in self.others]
+        for m, told in (agreement or {}).items():
+            table[m, self.words :] = told
+        flags = [unchanged.get(key, 0) for key in self.sums] if unchanged else numpy.zeros(len(self.sums))
+        tail = numpy.concatenate([flags, table.view("<u2").reshape(-1)], dtype=numpy.float64)
+        self.array[self.floats :].copy_(torch.from_numpy(tail))
 
-    def read_flags_and_words(self) -> tuple[list[int], list[dict[Key, int]]]:
-        """After the sum over processes: flags in the order of `sums`, and words by key for each replica."""
-        tail = self.array[self.floats :].cpu()
-        flags = [int(value) for value in tail[: len(self.sums)].tolist()]
-        table = _from_limbs(tail[len(self.sums) :].view(self.replicas, self.words * LIMBS)).tolist()
-        return flags, [dict(zip(self.others, row, strict=True)) for row in table]
-
-
-def tensors_of(parts: Mapping[str, Mapping[str, Any]], form: Form) -> dict[Key, torch.Tensor]:
-    """Live tensors of the "sum" leaves, complex ones as pairs of floats."""
-    found: dict[Key, torch.Tensor] = {}
-    for key, leaf in form.items():
-        if leaf.kind == "sum":
-            value = parts[key[0]][key[1]]
-            complexes = leaf.dtype.startswith("complex")
-            found[key] = torch.view_as_real(widened(value.detach())) if complexes else value
-    return found
+    def read_flags_and_words(self) -> tuple[list[int], list[dict[Key, int]], list[list[int]]]:
+        """After the sum over processes: flags in the order of `sums`; of each replica words by key, and its agreement."""
+        tail = self.array[self.floats :].cpu().numpy()
+        flags = tail[: len(self.sums)].astype(numpy.int64).tolist()
+        limbs = tail[len(self.sums) :].reshape(self.replicas, -1).astype("<u2")
+        rows = limbs.view("<i8").tolist()
+        return flags, [dict(zip(self.others, row, strict=False)) for row in rows], [row[self.words :] for row in rows]
 
 
-def words_of(parts: Mapping[str, Mapping[str, Any]], form: Form) -> dict[Key, int]:
+def union_of(forms: Mapping[int, Form], label: str) -> tuple[Form, dict[Key, int]]:
+    """One form over replicas whose forms differ, and in how many each leaf is; the optimizer's leaves alone may lack.
+
+    Raises:
+        ValueError: they do not belong together; listed.
+    """
+    union: Form = {}
+    wrong: list[str] = []
+    for m, form in forms.items():
+        for key, leaf in form.items():
+            if union.setdefault(key, leaf) != leaf:
+                wrong.append(f"{key[1]!r} of replica {m} is {_words(leaf)} and was {_words(union[key])}")
+    counts = {key: sum(key in form for form in forms.values()) for key in union}
+    wrong += [
+        f"{key[1]!r} ({key[0]}) is in {count} of {len(forms)} replicas"
+        for key, count in counts.items()
+        if count < len(forms) and key[0] != OPTIMIZER
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN_AT_MOST} more" if len(wrong) > SHOWN_AT_MOST else ""
+        raise ValueError(f"The replicas of {label} do not belong together: {'; '.join(wrong[:SHOWN_AT_MOST])}{more}.")
+    return union, counts
+
+
+def floats_are_tensors(form: Form) -> bool:
+    """Whether no python float is averaged or counted, whose NaN an array would not show."""
+    return all((leaf.kind != "mean" and leaf.kind != "counter") or leaf.dtype != "float" for leaf in form.values())
+
+
+def tensors_of(leaves: Sequence[Any], form: Form) -> dict[Key, torch.Tensor]:
+    """Live tensors of the "sum" leaves, complex ones as pairs of floats; `leaves` of all parts in the form's order."""
+    return {
+        key: torch.view_as_real(widened(value.detach())) if leaf.dtype.startswith("complex") else value
+        for (key, leaf), value in zip(form.items(), leaves, strict=True)
+        if leaf.kind == "sum"
+    }
+
+
+def words_of(leaves: Sequence[Any], form: Form) -> dict[Key, int]:
     """Words of all other leaves."""
-    found: dict[Key, int] = {}
-    for key, leaf in form.items():
-        if leaf.kind != "sum":
-            value = parts[key[0]][key[1]]
-            found[key] = digest_of(value) if leaf.kind == "fixed" else _to_word(value)
-    return found
+    return {
+        key: digest_of(value) if leaf.kind == "fixed" else _to_word(value)
+        for (key, leaf), value in zip(form.items(), leaves, strict=True)
+        if leaf.kind != "sum"
+    }
 
 
-def value_from_words(key: Key, leaf: Leaf, words: Sequence[int], *, own: Any) -> Any:
+def value_from_words(key: Key, leaf: Leaf, words: Sequence[int], *, own: Any, known: int | None = None) -> Any:
     """The joined value of a leaf that is not summed: the largest, the mean, or the one that all share.
 
     Args:
@@ -172,15 +223,16 @@ def value_from_words(key: Key, leaf: Leaf, words: Sequence[int], *, own: Any) ->
         leaf: its form.
         words: of all replicas that have it, in replica order.
         own: this process's value, for what only a digest is known of.
+        known: the word of `own`, where it was made before.
 
     Raises:
         ValueError: values that must be equal differ; named.
     """
     if leaf.kind == "fixed":
-        if {*words} != {digest_of(own)}:
+        if {*words} != {digest_of(own) if known is None else known}:
             refuse_unequal(key[1], "replicas")
         return own
-    if isinstance(own, torch.Tensor) and len(set(words)) == 1 and _to_word(own) == words[0]:
+    if isinstance(own, torch.Tensor) and {*words} == {_to_word(own) if known is None else known}:
         return own
     values = [_from_word(word, leaf) for word in words]
     if leaf.kind == "counter":
@@ -215,19 +267,17 @@ def _floats(leaf: Leaf) -> int:
     return torch.Size(leaf.shape).numel() * (2 if leaf.dtype.startswith("complex") else 1)
 
 
-def _grouped(keys: Sequence[Key], sizes: Sequence[int]) -> list[tuple[list[Key], int, int]]:
-    """Keys of tensors that lie side by side, with where their floats begin and end; none is empty."""
-    groups: list[tuple[list[Key], int, int]] = []
-    own: list[Key] = []
-    begin = end = 0
-    for key, size in zip(keys, sizes, strict=True):
-        own.append(key)
+def _grouped(sizes: Sequence[int]) -> list[tuple[slice, int, int]]:
+    """Places of tensors that lie side by side, with where their floats begin and end; none is empty."""
+    groups: list[tuple[slice, int, int]] = []
+    first = begin = end = 0
+    for place, size in enumerate(sizes, start=1):
         end += size
         if end - begin >= GROUP:
-            groups.append((own, begin, end))
-            own, begin = [], end
+            groups.append((slice(first, place), begin, end))
+            first, begin = place, end
     if end > begin:
-        groups.append((own, begin, end))
+        groups.append((slice(first, len(sizes)), begin, end))
     return groups
 
 
@@ -246,11 +296,5 @@ def _from_word(word: int, leaf: Leaf) -> int | float:
     return word
 
 
-def _to_limbs(words: torch.Tensor) -> torch.Tensor:
-    shifts = torch.arange(LIMBS) * LIMB
-    return ((words[..., None] >> shifts) & (2**LIMB - 1)).flatten(-2).to(torch.float32)
-
-
-def _from_limbs(limbs: torch.Tensor) -> torch.Tensor:
-    shifts = torch.arange(LIMBS) * LIMB
-    return (limbs.to(torch.int64).unflatten(-1, (-1, LIMBS)) << shifts).sum(-1)
+def _words(leaf: Leaf) -> str:
+    return f"{leaf.dtype} of shape {leaf.shape}"

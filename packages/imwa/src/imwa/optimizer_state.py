@@ -87,13 +87,15 @@ def flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return leaves
 
 
-def write_flat_state(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> None:
-    """Make the leaves of `flat_state` these, in place where they are tensors of the same form as the live ones.
+def write_flat_state(
+    optimizer: torch.optim.Optimizer, flat: dict[str, Any], *, live: dict[str, Any] | None = None
+) -> None:
+    """Make the leaves of `flat_state`, which may be given as `live`, these; in place where tensors have the same form.
 
     Raises:
         ValueError: as `state_from_flat`.
     """
-    live = flat_state(optimizer)
+    live = flat_state(optimizer) if live is None else live
     if live.keys() == flat.keys() and all(_same_form(value, flat[name]) for name, value in live.items()):
         copy_each([*live.values()], [flat[name] for name in live])
         return
@@ -106,7 +108,7 @@ def write_flat_state(optimizer: torch.optim.Optimizer, flat: dict[str, Any]) -> 
 
 def _same_form(live: Any, value: Any) -> bool:
     both = isinstance(live, torch.Tensor) and isinstance(value, torch.Tensor)
-    return both and live.dtype == value.dtype and live.shape == value.shape
+    return both and live.dtype is value.dtype and live.shape == value.shape
 
 
 def state_from_flat(flat: dict[str, Any]) -> dict[str, Any]:

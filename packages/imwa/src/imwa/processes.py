@@ -1,8 +1,9 @@
-"""The mean of replicas that train in processes of their own: a few bytes of agreement, then one flat all-reduce an episode.
+"""The mean of replicas that train in processes of their own: one flat all-reduce an episode, with a few words of agreement.
 
-Agreement       before each mean all processes tell, of every replica, whether it holds a NaN, the digest of its form (names,
-                shapes, dtypes) and of its carried objects. What does not fit is known everywhere before anything is summed, so
-                that all processes raise the same error and none waits for the others.
+Agreement       all processes tell, of every replica, whether it holds a NaN, the digest of its form (names, shapes, dtypes) and
+                of its carried objects. What does not fit is known everywhere, so that all processes raise the same error and
+                none waits for the others. The first time the words go ahead, so that all arrays have one length; later they
+                travel in the array of the form last agreed on, and where they do not fit, its sum is thrown away.
 Sum             floats of all parts, counters, and flags of what stayed as it was, in one array (`flat_buffer.py`). The mean
                 agrees with that of replicas in turn up to rounding: the order of the sum is the backend's.
 deterministic   instead each replica's array is broadcast in index order into the sums of `InTurn`: the same bits, for M
@@ -20,14 +21,18 @@ import torch.distributed as dist
 
 from imwa.compatibility import SHOWN_AT_MOST, describe
 from imwa.flat_buffer import (
+    AGREEMENT,
     FlatBuffer,
     Form,
     Forms,
     Key,
     Leaf,
+    Sum,
     digest_of,
+    floats_are_tensors,
     narrowed,
     tensors_of,
+    union_of,
     value_from_words,
     words_of,
 )
@@ -79,6 +84,7 @@ class AcrossProcesses:
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else torch.device("cpu")
         self._buffer: FlatBuffer | None = None
         self._look = Forms()
+        self._agreed: tuple[FlatBuffer, int] | None = None  # of the form that all had at the last mean, and its digest
         self.clear()
 
     def begin(self, objects: Objects, *, settings: Mapping[str, Any], episode: int | None) -> None:
@@ -87,6 +93,7 @@ class AcrossProcesses:
         Raises:
             ValueError: settings, models or episodes differ (listed); the same in every process.
         """
+        self._agreed = None
         form = {name: describe(value) for name, value in objects.tensors().items()}
         about = {**settings, "finished episodes": episode}
         everyone = self._gather("the loop's begin", (about, form))
@@ -119,46 +126,57 @@ class AcrossProcesses:
         self._carried: dict[int, dict[str, dict[str, Any]]] = {}
         self._bad: dict[int, str] = {}
         self._parts: Parts = {}
-        self._start: dict[Key, torch.Tensor] = {}
+        self._start: Parts = {}
         self._filled = False  # the buffer holds the last replica and nothing else
         self._all_forms: dict[int, Form] = {}  # of all processes' replicas, where they differ
 
     @torch.no_grad()
     def add(self, parts: Parts, carried: Carried, *, replica: int, start: Parts, label: str) -> None:
         """Take one replica's end; what is wrong with it is told to all processes in `mean()`."""
-        self._parts = parts
-        self._start = {(part, name): value for part, values in start.items() for name, value in values.items()}
+        self._parts, self._start = parts, start
         self._carried[replica] = dict(carried)
         form = self._look.of(parts)
-        tensors = tensors_of(parts, form)
+        leaves = [leaf for part in parts.values() for leaf in part.values()]
+        tensors = tensors_of(leaves, form)
         last = replica == self.own[-1]
         # Alone with its process, a replica goes straight into the array and is looked over on the way; python's floats apart.
-        self._filled = last and len(self.own) == 1 and not self._deterministic and _floats_are_tensors(form)
-        if not self._filled or not self._buffer_for(form, replicas=self._replicas, like=tensors).fill_checked(tensors):
+        self._filled = last and len(self.own) == 1 and not self._deterministic and floats_are_tensors(form)
+        buffer = self._buffer_for(form, replicas=self._replicas, like=tensors) if self._filled else None
+        if buffer is None or not buffer.fill_checked([*tensors.values()]):
             try:
                 for name, part in parts.items():
                     refuse_nan(part, part_label(label, name))
             except HoldsNan as error:
                 self._bad[replica], self._filled = str(error), False
                 return
-        self._forms[replica], self._words[replica] = form, words_of(parts, form)
+        self._forms[replica], self._words[replica] = form, words_of(leaves, form)
         if self._deterministic or last:
             self._tensors[replica] = tensors if last else {key: value.clone() for key, value in tensors.items()}
         else:
             self._add_earlier(tensors)
-        for key, value in self._start.items():
-            if key in tensors and torch.equal(value, tensors[key]):
-                self._unchanged[key] = self._unchanged.get(key, 0) + 1
+        for part, values in start.items():
+            for name, value in values.items():
+                if (part, name) in tensors and torch.equal(value, tensors[part, name]):
+                    self._unchanged[part, name] = self._unchanged.get((part, name), 0) + 1
 
     def mean(self, *, label: str) -> Mean:
         """Mean over the replicas of all processes; the same in each."""
-        states, forms_agree, carried_agree = self._agree(label)
+        here = self._at_once(label)
+        table = self._exchanged(label) if here is None else here.agreement
+        states, forms_agree, carried_agree = self._judged(table, label)
         bad = [m for m, state in enumerate(states) if state == HOLDS_NAN]
         kept = [m for m, state in enumerate(states) if state == FINE]
         left_out = self._left_out(bad, kept, label) if bad else {}
         form, counts = self._one_form(kept, label) if not forms_agree else (self._any_form(kept), {})
         missing = [key[1] for key, count in counts.items() if count < len(kept)]
-        total = self._in_order(kept, label) if self._deterministic else self._summed(form, kept, counts, label)
+        if self._deterministic:
+            total = self._in_order(kept, label)
+        else:
+            digest = table[kept[0]][2]
+            if here is None or bad or not forms_agree or self._agreed is None or self._agreed[1] != digest:
+                here = self._summed(form, counts, label)
+            total = self._divided(here, kept, counts)
+            self._agreed = (here.buffer, digest) if forms_agree else None
         carried = self._join_carried(kept, carried_agree, label)
         return Mean(total, carried, {OPTIMIZER: missing} if missing else {}, left_out)
 
@@ -201,16 +219,38 @@ class AcrossProcesses:
             objects.load(box[0])
             load_state(objects.optimizer, box[0][OPTIMIZER])
 
-    def _agree(self, label: str) -> tuple[list[int], bool, bool]:
-        """Of every replica what it is, whether all forms agree, and whether all carried states do."""
-        table = torch.zeros(self._replicas, 4, dtype=torch.int64)
+    def _told(self, label: str) -> dict[int, list[int]]:
+        """Of own replicas what they are, and digests of where they stand, of their forms and of their carried states."""
+        told, here = {}, digest_of(label)
         for m in self.own:
             state = HOLDS_NAN if m in self._bad else FINE if m in self._forms else ABSENT
             form = self._look.digest(self._forms[m]) if state == FINE else 0
-            table[m] = torch.tensor([state, digest_of(label), form, digest_of(self._carried.get(m))])
-        table = table.to(self._device)
+            told[m] = [state, here, form, digest_of(self._carried.get(m))]
+        return told
+
+    def _exchanged(self, label: str) -> list[list[int]]:
+        """What all processes tell of their replicas."""
+        told = self._told(label)
+        table = torch.tensor([told.get(m, [0] * AGREEMENT) for m in range(self._replicas)], device=self._device)
         self._together(label, lambda: dist.all_reduce(table, group=self._group))
-        states, labels, forms, carried = table.T.tolist()
+        return table.tolist()
+
+    @torch.no_grad()
+    def _at_once(self, label: str) -> Sum | None:
+        """What all processes tell together with the sum, which holds where all have the form last agreed on; None at first."""
+        if self._agreed is None:
+            return None
+        buffer, digest = self._agreed
+        if any(m not in self._forms or self._look.digest(self._forms[m]) != digest for m in self.own):
+            buffer.array.zero_()  # all see by the words that this sum is not to be used
+        elif not self._filled or buffer is not self._buffer:
+            buffer.fill([*self._tensors.values(), self._earlier])
+        self._filled = False
+        return self._reduced(buffer, label)
+
+    def _judged(self, table: list[list[int]], label: str) -> tuple[list[int], bool, bool]:
+        """Of every replica what it is, whether all forms agree, and whether all carried states do."""
+        states, labels, forms, carried = zip(*table, strict=True)
         if len(set(labels)) > 1 or ABSENT in states:
             raise ValueError(
                 f"This process has come to the end of {label}, and another is elsewhere. Start all processes from states of "
@@ -219,7 +259,7 @@ class AcrossProcesses:
         fine = [m for m, state in enumerate(states) if state == FINE]
         everywhere = all(any(states[m] == FINE for m in self._of(r)) for r in range(self._size))
         return (
-            states,
+            list(states),
             len({forms[m] for m in fine}) <= 1 and everywhere,
             len({carried[m] for m in fine}) <= 1 and everywhere,
         )
@@ -239,50 +279,48 @@ class AcrossProcesses:
     def _one_form(self, kept: list[int], label: str) -> tuple[Form, dict[Key, int]]:
         """Form over all replicas where they differ, and in how many each leaf is; the optimizer's alone may lack."""
         forms = {m: form for told in self._gather(label, self._forms) for m, form in told.items()}
-        union: Form = {}
-        wrong: list[str] = []
-        for m in kept:
-            for key, leaf in forms[m].items():
-                if union.setdefault(key, leaf) != leaf:
-                    wrong.append(f"{key[1]!r} of replica {m} is {_words(leaf)} and was {_words(union[key])}")
-        counts = {key: sum(key in forms[m] for m in kept) for key in union}
-        wrong += [
-            f"{key[1]!r} ({key[0]}) is in {count} of {len(kept)} replicas"
-            for key, count in counts.items()
-            if count < len(kept) and key[0] != OPTIMIZER
-        ]
-        if wrong:
-            more = f"; and {len(wrong) - SHOWN_AT_MOST} more" if len(wrong) > SHOWN_AT_MOST else ""
-            raise ValueError(
-                f"The replicas of {label} do not belong together: {'; '.join(wrong[:SHOWN_AT_MOST])}{more}."
-            )
+        union, counts = union_of({m: forms[m] for m in kept}, label)
         self._all_forms = forms
         return union, counts
 
     @torch.no_grad()
-    def _summed(self, form: Form, kept: list[int], counts: dict[Key, int], label: str) -> dict[str, dict[str, Any]]:
-        """One flat all-reduce, divided."""
-        filled = self._buffer if self._filled else None
+    def _summed(self, form: Form, counts: dict[Key, int], label: str) -> Sum:
+        """One flat all-reduce over a form that all know; `counts` where it is a union."""
+        filled = self._buffer if self._filled and not counts else None
         buffer = self._buffer_for(form, replicas=self._replicas, like=next(iter(self._tensors.values()), {}))
         if buffer is not filled:
             buffer.fill([*self._tensors.values(), self._earlier])
-        buffer.put_flags_and_words(self._unchanged, self._words)
+        return self._reduced(buffer, label)
+
+    def _reduced(self, buffer: FlatBuffer, label: str) -> Sum:
+        buffer.put_flags_and_words(self._unchanged, self._words, self._told(label))
         self._together(label, lambda: dist.all_reduce(buffer.array, group=self._group))
-        flags, words = buffer.read_flags_and_words()
+        return Sum(buffer, *buffer.read_flags_and_words())
+
+    @torch.no_grad()
+    def _divided(self, total: Sum, kept: list[int], counts: dict[Key, int]) -> dict[str, dict[str, Any]]:
+        """Leaves of the mean by part and name."""
+        buffer, flags, words, _ = total
+        form = buffer.form
         if not counts:
             buffer.array[: buffer.floats].div_(len(kept))
-        same = {key for key, flag in zip(buffer.sums, flags, strict=True) if flag == len(kept) and key in self._start}
+        same = {key for key, flag in zip(buffer.sums, flags, strict=True) if flag == len(kept)}
         having = {m: self._all_forms[m] if counts else form for m in kept}
+        mine = self._words.get(self.own[-1], {})  # of the replica that `_parts` holds
         parts: dict[str, dict[str, Any]] = {key[0]: {} for key in form}
         for key, leaf in form.items():
-            if key in same:
-                value: Any = self._start[key]
-            elif leaf.kind == "sum":
-                value = narrowed(buffer.views[key].div_(counts[key]) if counts else buffer.views[key], leaf)
+            part, name = key
+            if leaf.kind == "sum":
+                if key in same and name in self._start.get(part, {}):
+                    value: Any = self._start[part][name]
+                else:
+                    value = buffer.views[key].div_(counts[key]) if counts else buffer.views[key]
+                    value = value if buffer.plain else narrowed(value, leaf)
             else:
-                own = self._parts.get(key[0], {}).get(key[1])
-                value = value_from_words(key, leaf, [words[m][key] for m in kept if key in having[m]], own=own)
-            parts[key[0]][key[1]] = value
+                own = self._parts.get(part, {}).get(name)
+                told = [words[m][key] for m in kept if key in having[m]]
+                value = value_from_words(key, leaf, told, own=own, known=mine.get(key))
+            parts[part][name] = value
         return parts
 
     @torch.no_grad()
@@ -360,11 +398,3 @@ def lost(when: str) -> Iterator[None]:
             f"Another process of the averaging group ended or did not answer, at {when} ({reason}). Look there for the "
             "cause; then start all processes again from their last saved states."
         ) from error
-
-
-def _floats_are_tensors(form: Form) -> bool:
-    return all((leaf.kind != "mean" and leaf.kind != "counter") or leaf.dtype != "float" for leaf in form.values())
-
-
-def _words(leaf: Leaf) -> str:
-    return f"{leaf.dtype} of shape {leaf.shape}"

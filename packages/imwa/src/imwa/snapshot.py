@@ -45,6 +45,7 @@ class Objects:
     ) -> None:
         self.model, self.optimizer, self._pooled = model, optimizer, pooled
         self.carry, self.average = dict(carry), dict(average)
+        self._live: dict[str, dict[str, Any]] = {}  # as `parts` found them, for the `write` that follows
         seen = {id(model): "the model", id(optimizer): "the optimizer"}
         for kind, objects in (("carry", self.carry), ("average", self.average)):
             for name, owner in objects.items():
@@ -113,6 +114,7 @@ class Objects:
         parts.update({f"average/{name}": flat_object(owner) for name, owner in self.average.items()})
         if with_optimizer:
             parts[OPTIMIZER] = flat_state(self.optimizer)
+        self._live = parts
         return parts
 
     def carried(self) -> dict[str, dict[str, Any]]:
@@ -123,17 +125,21 @@ class Objects:
     def write(
         self, parts: Mapping[str, dict[str, Any]], carried: Mapping[str, dict[str, Any]], *, start: Mapping[str, Any]
     ) -> None:
-        """Give every object its mean, or replica 0's end where it is carried; `start` is the episode's."""
+        """Give every object its mean, or replica 0's end where it is carried; `start` is the episode's.
+
+        What `parts` found is written, so nothing of it may have been replaced since.
+        """
+        live, self._live = self._live, {}
         if self._pooled:
             add_spread(self.model, parts[MODEL], parts[NORMS], start=start[MODEL]["tensors"])
-        write_mean(self.model, parts[MODEL])
+        write_mean(self.model, parts[MODEL], live=live.get(MODEL))
         load_groups(self.optimizer, carried[GROUPS]["state"])
         for name, owner in self.average.items():
             write_mean(owner, parts[f"average/{name}"])
         for name, owner in self.carry.items():
             load_object(owner, carried[f"carry/{name}"], what=f"carry[{name!r}]")
         if OPTIMIZER in parts:
-            write_flat_state(self.optimizer, parts[OPTIMIZER])
+            write_flat_state(self.optimizer, parts[OPTIMIZER], live=live.get(OPTIMIZER))
 
 
 def take_object(owner: Any) -> dict[str, Any]:
@@ -165,10 +171,10 @@ def flat_object(owner: Any) -> dict[str, Any]:
     return module_tensors(owner) if isinstance(owner, torch.nn.Module) else flatten(owner.state_dict())
 
 
-def write_mean(owner: Any, mean: dict[str, Any]) -> None:
-    """Give an object the averaged leaves, by the names of `flat_object`."""
+def write_mean(owner: Any, mean: dict[str, Any], *, live: dict[str, Any] | None = None) -> None:
+    """Give an object the averaged leaves, by the names of `flat_object`, which may be given as `live`."""
     if isinstance(owner, torch.nn.Module):
-        write_tensors(module_tensors(owner), mean)
+        write_tensors(live or module_tensors(owner), mean)
     else:
         owner.load_state_dict(copy_state(rebuild(owner.state_dict(), mean)))
 
