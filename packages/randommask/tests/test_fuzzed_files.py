@@ -65,3 +65,11 @@ def test_fasta_files(tmp_path, monkeypatch, start):
 def test_tables(tmp_path, start):
     for seed in range(start, start + 50):
         check_table(tmp_path / f"{seed}.csv", seed)
+
+
+def test_one_row_makes_no_regression(tmp_path):
+    """Found by these files: its spread is no number, and training began."""
+    path = tmp_path / "one.csv"
+    path.write_text("sequence,label\nACGTACGT,0.5\n")
+    with pytest.raises(UserError, match=r"All training rows have the label '0.5'. A regression needs several"):
+        read_labelled(path, dev=path, test=path, task="regression")

@@ -78,7 +78,7 @@ def read_labelled(
     tables = {name: source.rows(chosen) for name, chosen in rows.items()} | given
     names = label_names(tables["train"].labels) if task == "classes" else []
     found = {name: sided(name, tables[name], names) for name in ("train", "dev", "test")}
-    if task == "regression" and float(found["train"].targets.std()) == 0:
+    if task == "regression" and float(found["train"].targets.std(correction=0)) == 0:
         raise UserError(f"All training rows have the label {tables['train'].labels[0]!r}. A regression needs several.")
     return Labelled(names, **found, split={"rows": rows} | overlaps(tables))
 
