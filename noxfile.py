@@ -26,7 +26,7 @@ PACKAGES = {"common-utils": "scarce_common_utils", **{method: method for method 
 EXTRAS = {
     "common-utils": "images,figures,models,vision,hf",
     "layermatch": "vision,hf,lightning,tensorboard",
-    "imwa": "vision,hf",
+    "imwa": "vision,hf,lightning,transformers",
     "randommask": "parquet,hf",
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")

@@ -17,62 +17,12 @@ from imwa.integrations.transformers import (  # noqa: E402  (the same)
     IMWATrainer,
     one_trainer_per_process,
 )
-from imwa.integrations.turns import Settings  # noqa: E402  (the same)
-
-SAMPLES, BATCH, STEPS, SEED = 44, 8, 6, 7  # 6 batches a pass, the last one short
-
-
-class Net(torch.nn.Module):
-    def __init__(self, dropout=0.2):
-        super().__init__()
-        torch.manual_seed(3)
-        layers = [torch.nn.Linear(6, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Dropout(dropout)]
-        self.net = torch.nn.Sequential(*layers, torch.nn.Linear(16, 4))
-
-    def forward(self, features, labels):
-        logits = self.net(features)
-        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-
-class Samples(torch.utils.data.Dataset):
-    def __init__(self, count=SAMPLES):
-        draw = torch.Generator().manual_seed(5)
-        self.features = torch.randn(count, 6, generator=draw)
-        self.labels = (self.features @ torch.randn(6, 4, generator=draw)).argmax(1)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        return {"features": self.features[index], "labels": self.labels[index]}
+from integrations.small_trainer import BATCH, SAMPLES, SEED, STEPS, Net, Samples, trainer_of  # noqa: E402  (the same)
 
 
 class Endless(torch.utils.data.IterableDataset):
     def __iter__(self):
         yield from iter(Samples())
-
-
-def trainer_of(kind, folder, callbacks=(), *, dropout=0.2, data=None, **options):
-    settings = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": BATCH,
-        "learning_rate": 0.05,
-        "max_steps": STEPS,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 2,
-        "optim": "adamw_torch",
-        "use_cpu": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "seed": SEED,
-    }
-    args = transformers.TrainingArguments(**{**settings, **options})
-    data = Samples() if data is None else data
-    found = kind(model=Net(dropout), args=args, train_dataset=data, eval_dataset=Samples(16), callbacks=list(callbacks))
-    found.remove_callback(transformers.PrinterCallback)
-    return found
 
 
 def everything(trainer):
@@ -292,11 +242,11 @@ def test_what_is_not_served_is_refused_by_name(options, words, tmp_path):
 )
 def test_other_ways_to_run_are_refused_by_name(changed, words):
     args = {"world_size": 1, "n_gpu": 1, "auto_find_batch_size": False, "ignore_data_skip": False}
-    args = types.SimpleNamespace(**{**args, "gradient_accumulation_steps": 1, **changed})
+    args = types.SimpleNamespace(**{**args, **changed})
     switches = {"is_deepspeed_enabled": False, "is_fsdp_enabled": False}
     trainer = types.SimpleNamespace(args=args, **{**switches, **changed})
     with pytest.raises(ValueError, match=words):
-        refuse_trainer(trainer, Settings(replicas=2, episodes=2, seed=0, optimizer_state="average"), batches=6)
+        refuse_trainer(trainer)
 
 
 def test_callback_and_trainer_need_each_other(tmp_path):

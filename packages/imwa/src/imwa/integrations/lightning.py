@@ -232,7 +232,7 @@ def _refuse(trainer: lightning.Trainer, module: lightning.LightningModule, *, re
             f"The strategy is {type(trainer.strategy).__name__} on {trainer.world_size} devices, and replicas take turns on one. Give "
             "Trainer(devices=1), or imwa.IMWA(group=...) around a loop of your own."
         )
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue] (a connector sets it)
         named = [kind.__name__ for kind in type(callback).__mro__ if kind.__name__ in OTHER_AVERAGES]
         if named:
             raise ValueError(

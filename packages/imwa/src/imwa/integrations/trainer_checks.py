@@ -10,19 +10,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from imwa.integrations.turns import Settings
-
 FOLLOW_METRICS = ("ReduceLROnPlateau", "GreedyLR")
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
 
 
-def refuse_trainer(trainer: Any, settings: Settings, *, batches: int | None) -> None:
-    """Refuse what is not served.
-
-    Args:
-        trainer: a transformers Trainer.
-        settings: of the run.
-        batches: micro-batches in one pass over the data, where they are known.
+def refuse_trainer(trainer: Any) -> None:
+    """Refuse ways to train that are not served.
 
     Raises:
         ValueError: names it.
@@ -49,14 +42,24 @@ def refuse_trainer(trainer: Any, settings: Settings, *, batches: int | None) -> 
             raise ValueError(
                 f"{name} is True, and then a step's batch does not follow from its number. Set it to False."
             )
-    accumulation = args.gradient_accumulation_steps
-    if settings.replicas > 1 and batches and batches % accumulation:
+
+
+def refuse_accumulation(accumulation: int, *, batches: int | None, replicas: int) -> None:
+    """Refuse an accumulation under which steps of different replicas would be of different lengths.
+
+    Args:
+        accumulation: micro-batches a step.
+        batches: micro-batches in one pass over the data, where they are known.
+        replicas: M.
+
+    Raises:
+        ValueError: it does not divide; both numbers are named.
+    """
+    if replicas > 1 and batches and batches % accumulation:
         raise ValueError(
             f"gradient_accumulation_steps is {accumulation} and a pass over the data has {batches} batches, so the last step "
             "of a pass is shorter, and replicas end theirs elsewhere. Choose a number that divides, or drop examples."
         )
-    if settings.group is not None:
-        _refuse_shared_folder(args.output_dir or ".", settings.group)
 
 
 def refuse_schedule(scheduler: Any) -> None:
@@ -101,7 +104,12 @@ def one_trainer_per_process(backend: str | None = None) -> Any:
     return dist.group.WORLD
 
 
-def _refuse_shared_folder(folder: str, group: Any) -> None:
+def refuse_shared_folder(folder: str, group: Any) -> None:
+    """Refuse a folder that several processes of a machine would write into; every process of the group calls it.
+
+    Raises:
+        ValueError: names it.
+    """
     here = (socket.gethostname(), os.path.abspath(folder))
     folders: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(folders, here, group=group)

@@ -26,7 +26,13 @@ from transformers import Trainer, TrainerCallback
 
 from imwa.driver import IMWA
 from imwa.integrations.trainer_batches import in_turns
-from imwa.integrations.trainer_checks import one_trainer_per_process, refuse_schedule, refuse_trainer
+from imwa.integrations.trainer_checks import (
+    one_trainer_per_process,
+    refuse_accumulation,
+    refuse_schedule,
+    refuse_shared_folder,
+    refuse_trainer,
+)
 from imwa.integrations.turns import Settings, Turns
 
 __all__ = ["IMWACallback", "IMWATrainer", "one_trainer_per_process"]
@@ -142,6 +148,7 @@ class IMWATrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The Trainer's loader; while it trains, batches come in the order of the replicas' turns."""
+        refuse_trainer(self)
         loader, callback = super().get_train_dataloader(), self._callback()
         accumulation = self.args.gradient_accumulation_steps
         return self.accelerator.prepare(in_turns(loader, lambda: callback.turns, accumulation=accumulation))
@@ -153,7 +160,9 @@ class IMWATrainer(Trainer):
         settings = callback.settings
         if settings.seed is None:
             settings = dataclasses.replace(settings, seed=args.seed)
-        refuse_trainer(self, settings, batches=batches)
+        refuse_accumulation(args.gradient_accumulation_steps, batches=batches, replicas=settings.replicas)
+        if settings.group is not None:
+            refuse_shared_folder(args.output_dir or ".", settings.group)
         turns = Turns(settings, steps=steps)
         callback.begin(turns, scaler=getattr(self.accelerator, "scaler", None))
         return -(-turns.total // updates), updates, examples, samples * len(turns.own), size, batches, turns.total
