@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-import os
 import re
+import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy
@@ -18,9 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from forked import exit_code
+from killed_workers import command
 from layermatch.commands import main, outcome
 from layermatch.commands import train as train_module
 from layermatch.training import loop as loop_module
+from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.images import load_images
 
 FEW = ["--labels-per-class", "2"]
@@ -214,31 +215,27 @@ def test_a_model_with_dropout_resumes_bit_for_bit(monkeypatch):
     assert_same_run("whole", "broken")
 
 
-def lines_of(folder):
-    file = Path(folder, "metrics.jsonl")
-    return len(file.read_text().splitlines()) if file.is_file() else 0
+# Share of a whole run's calls after which each start is killed, the first ones before the run can be over.
+KILLED_AT = (0.05, 0.3, 0.15, 0.35, 0.25, 0.45, 0.4, 0.55, 0.6, 0.7, 0.8, 0.9)
 
 
-MOMENTS = {
-    "before the first checkpoint": lambda: Path("killed/split.json").is_file(),
-    "at the first checkpoint": lambda: any(Path("killed/checkpoints").glob("*.sha256")),
-    "between two checkpoints": lambda: lines_of("killed") >= 8,
-}
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_by_sigkill_and_resumed_equals_unbroken_bit_for_bit(moment, whole):
-    code = "from layermatch.commands import run; run()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *RUN, "--out", "killed"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not MOMENTS[moment]() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not Path("killed/result.json").exists()
-    assert main(["train", "--resume", "killed"]) == 0
+def test_killed_by_sigkill_again_and_again_it_ends_with_the_bits_of_an_unbroken_run(whole, tmp_path):
+    words = [*RUN, "--out", "killed"]
+    assert exit_code(command, [*words[:-1], "counted"], str(tmp_path), None) == 0
+    calls, kills = int(Path("calls.txt").read_text()), 0
+    for share in (*KILLED_AT, None):
+        at = None if share is None else int(share * calls)
+        code = exit_code(command, words, str(tmp_path), at)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+        if Path("killed/config.json").is_file():
+            words = ["train", "--resume", "killed"]
+        else:  # killed before there was anything to go on with
+            shutil.rmtree("killed", ignore_errors=True)
+    assert code == 0
+    assert kills >= 3
     assert_same_run(whole(), "killed")
 
 
@@ -310,7 +307,12 @@ def test_a_folder_with_unlabelled_images_needs_no_number_of_labels(capsys):
     split = json.loads(Path("run/split.json").read_text())
     assert len(split["labelled"]) == len(set(split["labelled_names"])) == 12
     assert all(Path("set", name).is_file() or Path("set/train", name).is_file() for name in split["labelled_names"])
-    assert "on 6 test images" in capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "on 6 test images" in printed
+    assert (
+        "the test part holds 6 images, so that each is 16.7 points of the accuracy, and chance moves it by up to 40"
+        in told
+    )
 
 
 def test_images_of_several_sizes_and_a_batch_larger_than_the_set():
@@ -566,6 +568,50 @@ def test_resume_refuses_other_data_and_a_foreign_checkpoint(capsys):
     capsys.readouterr()
     assert main(["train", "--resume", "run"]) == 2
     assert "does not fit this run" in capsys.readouterr().err
+
+
+def test_a_foreign_checkpoint_is_named_and_the_one_before_it_used(whole, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 15)
+        assert main([*RUN, "--out", "mixed"]) == 130
+    state = torch.load("mixed/checkpoints/step-00000015.pt", weights_only=True)
+    save_checkpoint(Path("mixed/checkpoints"), step=15, state=state | {"digest": "another"})
+    capsys.readouterr()
+    assert main(["train", "--resume", "mixed"]) == 0
+    said = capsys.readouterr().err
+    assert "step-00000015.pt does not fit this run: The checkpoint has format" in said
+    assert "run digest 'another'" in said
+    assert "goes on at step 10" in said
+    assert_same_run(whole(), "mixed")
+
+
+def arrays(labels, *, name="set.npz", **more):
+    """An npz file of 8x8 images whose brightness is their place."""
+    images = (
+        numpy.zeros((len(labels), 8, 8), dtype=numpy.uint8)
+        + numpy.arange(len(labels), dtype=numpy.uint8)[:, None, None]
+    )
+    numpy.savez(name, x_train=images, y_train=numpy.array(labels), **more)
+    return name
+
+
+def test_a_class_without_a_label_is_named_with_what_to_do(capsys):
+    names = {"class_names": numpy.array(["otter", "seal", "walrus"])}
+    test = {"x_test": numpy.zeros((3, 8, 8), dtype=numpy.uint8), "y_test": numpy.arange(3)}
+    data = arrays([0, 1] * 6 + [-1] * 4, **names, **test)
+    assert main(["train", data, *SMALL]) == 2
+    said = capsys.readouterr().err
+    assert "Class 'walrus' has no labelled image in set.npz" in said
+    assert "Give some of its images a label, or leave it out with --classes" in said
+    assert main(["train", data, *SMALL, "--labels-per-class", "1"]) == 2
+    assert "Class 'walrus' has no labelled image in set.npz" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_labels_that_are_strings_name_the_classes():
+    data = arrays(["otter", "seal"] * 6)
+    assert main(["train", data, *SMALL, "--labels-per-class", "2", "--out", "run"]) == 0
+    assert json.loads(Path("run/model/config.json").read_text())["class_names"] == ["otter", "seal"]
 
 
 def test_help_and_version(capsys):
