@@ -27,6 +27,7 @@ class GueTaskConfig:
     size: Annotated[Literal["tiny", "base"] | None, Option("Size from scratch")] = None
     start: Annotated[Literal["usual", "structured"] | None, Option("Start from scratch")] = None
     steps: Annotated[int | None, Option("Optimizer steps, in place of the published recipe", at_least=1)] = None
+    batch_size: Annotated[int | None, Option("Rows a step, in place of 32", at_least=1)] = None
     regressions: Annotated[bool, Option("Also the logistic regression on 4-mers")] = False
     precision: Annotated[Literal["float32", "bf16", "fp16"], Option("Of the forward pass")] = "float32"
     seed: Annotated[int, Option("Seed of the run", at_least=0)] = 0
@@ -36,9 +37,9 @@ class GueTaskConfig:
 def gue_task(config: GueTaskConfig) -> None:
     """Fine-tune and score one task of GUE."""
     words = ["--data", str(config.data), "--tasks", config.task, "--seeds", "1", "--seed", str(config.seed)]
-    for name in ("model", "size", "start", "steps", "precision"):
+    for name in ("model", "size", "start", "steps", "batch_size", "precision"):
         value = getattr(config, name)
-        words += [] if value is None else [f"--{name}", str(value)]
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     words.append("--regressions" if config.regressions else "--no-regressions")
     folder = config.out / "gue"
     if randommask(["gue", *words, "--out", str(folder)]) != 0:
