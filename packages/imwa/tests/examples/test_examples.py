@@ -51,6 +51,7 @@ def test_it_runs_and_learns(name, file, capsys, monkeypatch, tmp_path):
 
 @needs_checkout
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without distributed")
+@pytest.mark.timeout(900)  # starting processes is slow where others work
 @pytest.mark.parametrize(("file", "processes"), [("before", 2), ("after", 4)])
 def test_it_runs_and_learns_in_several_processes(file, processes):
     """What torchrun does, without its own process: ranks that find each other by environment variables."""
@@ -73,6 +74,6 @@ def test_it_runs_and_learns_in_several_processes(file, processes):
         )
         for rank in range(processes)
     ]
-    outputs = [process.communicate(timeout=240) for process in ranks]
+    outputs = [process.communicate(timeout=840) for process in ranks]
     assert [process.returncode for process in ranks] == [0] * processes, outputs
     assert_learned(outputs[0][0])

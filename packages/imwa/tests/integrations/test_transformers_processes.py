@@ -16,6 +16,7 @@ from integrations.small_trainer import trainer_of
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without distributed")
+@pytest.mark.timeout(900)  # starting processes is slow where others work
 def test_two_processes_of_trainers_end_with_the_bits_of_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -32,7 +33,7 @@ def test_two_processes_of_trainers_end_with_the_bits_of_one(tmp_path):
         )
         for rank in range(2)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in ranks]
+    outputs = [process.communicate(timeout=840)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
     alone = trainer_of(IMWATrainer, tmp_path / "alone", [IMWACallback(replicas=3, episodes=2, optimizer_state="local")])
     alone.train()
