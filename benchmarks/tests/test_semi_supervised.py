@@ -346,6 +346,10 @@ def test_the_papers_protocol_on_made_images(tmp_path, capsys, monkeypatch):
     assert "Images were made" in printed
     config = recipe.SemiSupervisedConfig(scale="paper")
     assert len(recipe.chosen_profiles(config)) == 18
+    tried = recipe.SemiSupervisedConfig(scale="paper", steps=2)
+    assert set(recipe.chosen_profiles(tried)) < set(recipe.chosen_profiles(config))
+    assert recipe.seeds_of(tried) == (0,)
+    assert recipe.seeds_of(config) == (0, 1, 2)
     assert recipe.source_of(config, PROFILES["abc-cifar100"]) == "torchvision:CIFAR100"
 
 

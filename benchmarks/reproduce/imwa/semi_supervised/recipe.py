@@ -40,6 +40,7 @@ from scarce_common_utils.streams import stream, stream_seed
 
 FASHION = "images/fashion_mnist.npz"
 CIFAR = {10: "torchvision:CIFAR10", 100: "torchvision:CIFAR100"}
+TRIED = ("darp-100", "darp-100-reversed", "crest-100-10", "abc-cifar100")  # on made images: one of each kind
 MADE_SIDE, MADE_IN_A_CLASS, MADE_TEST = 32, {10: 5000, 100: 500}, 20
 
 
@@ -79,7 +80,9 @@ class SemiSupervisedConfig:
     arms: Annotated[
         tuple[Literal["single", "single-mt", "batch-mb", "mwa", "mwa-shared", "imwa"], ...], Option("Which arms run")
     ] = ("single", "single-mt", "batch-mb", "mwa", "mwa-shared", "imwa")
-    seeds: Annotated[tuple[int, ...], Option("One run of each arm a seed; give it once for each")] = (0, 1, 2)
+    seeds: Annotated[
+        tuple[int, ...], Option("One run of each arm a seed; give it once for each; on made images 0 alone")
+    ] = (0, 1, 2)
     steps: Annotated[
         int | None, Option("T, of each replica; by default 1,000, at --scale paper 250,000", at_least=2)
     ] = None
@@ -126,7 +129,7 @@ def semi_supervised(config: SemiSupervisedConfig) -> None:
         name = f"ssl-{'made' if config.made else data_name(source_of(config, profile))}-{text.replace('/', '-')}-{config.method}"
         digest = digest_of(config, numbers, profile, training=training, test=test)
         records, parts = [], None
-        for seed in config.seeds:
+        for seed in seeds_of(config):
             parts = draw_parts(
                 profile,
                 training.labels,
@@ -173,6 +176,11 @@ def chosen_profiles(config: SemiSupervisedConfig) -> tuple[str, ...]:
         f"--profile is missing: how many images of {config.data} are labelled and unlabelled? Choose one of {', '.join(PUBLISHED)}, "
         "or write N1/M1/g_l/g_u."
     )
+
+
+def seeds_of(config: SemiSupervisedConfig) -> tuple[int, ...]:
+    """Those that run."""
+    return config.seeds[:1] if config.made and "seeds" not in config.given else config.seeds
 
 
 def fashion_file(config: SemiSupervisedConfig) -> Path | None:
