@@ -164,6 +164,8 @@ def chosen_profiles(config: SemiSupervisedConfig) -> tuple[str, ...]:
     """
     if config.profile:
         return config.profile
+    if config.made:
+        return TRIED
     if config.scale == "paper":
         return (
             tuple(PUBLISHED) if config.data is None else tuple(name for name, p in PUBLISHED.items() if p.classes == 10)
