@@ -1,11 +1,10 @@
-"""Rows of randommask: letters to ids, the tokenizer's call, masking, the collator, the pretraining step, a genome, the import.
+"""Rows of randommask: letters to ids, the tokenizer's call, masking, the collator, the pretraining step, the import; a genome beside.
 
 Every peer runs here, in the same process and turns: a Python dict, transformers' BertTokenizer on ready k-mer text, transformers'
-collator for language modelling, DNABERT's masking loop (written after its `run_pretrain.py`), k-mer text by slices. Pretraining steps run
+collator for language modelling, DNABERT's masking loop (written after its `run_pretrain.py`). Pretraining steps run
 in a process an arm, for the peak memory. A row against "the bar itself" speaks of an absolute figure, and its ratio is ours over the bar.
 """
 
-import gzip
 import os
 import random
 import subprocess
@@ -14,14 +13,14 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from randommask import KmerTokenizer, RandomMaskCollator, base_codes, kmer_ids, random_mask, vocabulary
-from randommask.genome.store import read_genome
-from speed.rows import Row, Times, import_row, import_seconds, in_turns
+from speed.randommask_genome import GENOME_ROWS
+from speed.rows import Row, Times, absolute_row, import_row, import_seconds, in_turns
 
 K = 6
 ROWS_OF_IDS, TOKENS = 64, 512
@@ -31,10 +30,6 @@ MASK_LIST = (-2, -1, 0, 1, 2, 3)  # DNABERT's offsets for k = 6
 def _sequences(count: int, *, shortest: int = 512) -> list[str]:
     draw = random.Random(0)
     return ["".join(draw.choices("ACGT", k=draw.randint(shortest, 512))) for _ in range(count)]
-
-
-def _absolute(what: str, ours: float, *, bar: float, unit: str, bound: Literal["at most", "at least"]) -> Row:
-    return Row(what, ours, bar, "the bar itself", unit, ours / bar, 1.0, bound)
 
 
 @cache
@@ -66,7 +61,7 @@ def letters_row() -> Row:
 def letters_rate_row() -> Row:
     """The same as a rate."""
     what = "512-bp sequences to 6-mer ids, batches of 256"
-    return _absolute(what, 1 / _letters().ours, bar=800_000, unit="a CPU second", bound="at least")
+    return absolute_row(what, 1 / _letters().ours, bar=800_000, unit="a CPU second", bound="at least")
 
 
 @cache
@@ -105,7 +100,7 @@ def equal_call_row() -> Row:
 
 def equal_call_rate_row() -> Row:
     """The same as a rate."""
-    return _absolute(_EQUAL, 1 / _calls(512).ours, bar=150_000, unit="a CPU second", bound="at least")
+    return absolute_row(_EQUAL, 1 / _calls(512).ours, bar=150_000, unit="a CPU second", bound="at least")
 
 
 def mixed_call_row() -> Row:
@@ -115,7 +110,7 @@ def mixed_call_row() -> Row:
 
 def mixed_call_rate_row() -> Row:
     """The same as a rate."""
-    return _absolute(_MIXED, 1 / _calls(99).ours, bar=100_000, unit="a CPU second", bound="at least")
+    return absolute_row(_MIXED, 1 / _calls(99).ours, bar=100_000, unit="a CPU second", bound="at least")
 
 
 def _ids() -> tuple[Tensor, Tensor]:
@@ -159,7 +154,7 @@ def _masking(width: int) -> Times:
 def _masking_row(width: int, *, bar: float) -> Row:
     ours = 1e6 * _masking(width).ours
     what = f"masking a (64, 512) batch, width {width}"
-    return _absolute(what, ours, bar=bar, unit="us a sequence", bound="at most")
+    return absolute_row(what, ours, bar=bar, unit="us a sequence", bound="at most")
 
 
 def narrow_masking_row() -> Row:
@@ -222,7 +217,7 @@ def _collators() -> Times:
 def collator_row() -> Row:
     """The whole collator on a batch of ready ids."""
     what = "collator, a (64, 512) batch of ready ids"
-    return _absolute(what, 1e3 * _collators().ours, bar=1.0, unit="ms", bound="at most")
+    return absolute_row(what, 1e3 * _collators().ours, bar=1.0, unit="ms", bound="at most")
 
 
 def stock_collator_row() -> Row:
@@ -288,100 +283,6 @@ STEP_ROWS = [
 ]
 
 
-class _Genome(NamedTuple):
-    """CPU seconds of reading a 12-Mb genome into windows with ids: plain, gzipped, and into k-mer text."""
-
-    plain: float
-    gzipped: float
-    text: float
-
-
-def _windows_with_ids(path: Path) -> None:
-    genome = read_genome([path])
-    for index in range(len(genome.names)):
-        start, stop = genome.record(index)
-        ids = kmer_ids(genome.codes[start:stop], K)
-        [ids[place : place + 510] for place in range(0, len(ids), 515)]
-
-
-def _text_windows(path: Path) -> None:
-    """DNABERT's route: windows as k-mers joined by blanks, no ids."""
-    for record in path.read_text().split(">")[1:]:
-        sequence = record.split("\n", 1)[1].replace("\n", "")
-        for start in range(0, len(sequence), 515):
-            window = sequence[start : start + 515]
-            " ".join([window[i : i + K] for i in range(len(window) - K + 1)])
-
-
-@cache
-def _genome() -> _Genome:
-    draw = random.Random(0)
-    with tempfile.TemporaryDirectory() as folder:
-        path, packed = Path(folder) / "genome.fa", Path(folder) / "genome.fa.gz"
-        lines = (12_000_000 // 16) // 60
-        text = "".join(
-            f">r{record}\n" + "".join(f"{''.join(draw.choices('ACGT', k=60))}\n" for _ in range(lines))
-            for record in range(16)
-        )
-        path.write_text(text)
-        packed.write_bytes(gzip.compress(text.encode(), 6))
-        plain, by_text = in_turns(lambda: _windows_with_ids(path), lambda: _text_windows(path), turns=3)
-        gzipped = in_turns(lambda: _windows_with_ids(packed), lambda: None, turns=3).ours
-    return _Genome(plain, gzipped, by_text)
-
-
-def genome_row() -> Row:
-    """A plain FASTA file of 12 Mb."""
-    return _absolute("a 12-Mb FASTA file to windows with ids", _genome().plain, bar=0.2, unit="CPU s", bound="at most")
-
-
-def packed_genome_row() -> Row:
-    """The same gzipped."""
-    what = "a 12-Mb gzipped FASTA file to windows with ids"
-    return _absolute(what, _genome().gzipped, bar=0.3, unit="CPU s", bound="at most")
-
-
-def text_genome_row() -> Row:
-    """The plain file against k-mer text, which is not yet ids."""
-    found = _genome()
-    what = "a 12-Mb FASTA file to windows with ids"
-    return Row(what, found.plain, found.text, "k-mer text by slices", "CPU s", found.plain / found.text, 0.15)
-
-
-def large_genome_row() -> Row:
-    """3.1 Gb by projection from the gzipped file."""
-    what = "3.1 Gb of gzipped FASTA to windows with ids, by projection"
-    return _absolute(what, _genome().gzipped * 3100 / 12, bar=120.0, unit="CPU s", bound="at most")
-
-
-def genome_memory_row() -> Row:
-    """Peak memory of reading 200 Mb in one record, over that before, as GB at 3.1 Gb whose longest record has 250 Mb."""
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom speed.pretraining_step import peak_memory\n"
-        "from randommask.genome.store import read_genome\n"
-        "before = peak_memory()\nread_genome([Path(sys.argv[1])])\nprint(peak_memory() - before)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    with tempfile.TemporaryDirectory() as folder:
-        path, found = Path(folder) / "genome.fa", list[float]()
-        for size in (
-            100,
-            200,
-        ):  # a slope and a start: bytes that every base costs, once in its record and once in the genome
-            line = "ACGTTGCAAC" * 6 + "\n"
-            path.write_text("".join(f">r{r}\n" + line * (50_000_000 // 60) for r in range(size // 50)))
-            done = subprocess.run(
-                [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True, env=environment
-            )
-            found.append(float(done.stdout) * 2**20 / 1e9)
-    per_gigabase = (found[1] - found[0]) / 0.1
-    gigabytes = (
-        found[1] + per_gigabase * (3.1 - 0.2) + 2 * 0.2
-    )  # the longest record is 0.2 Gb longer, held twice on its way
-    what = "peak memory of reading 3.1 Gb, by projection from 0.1 and 0.2 Gb"
-    return _absolute(what, gigabytes, bar=4.0, unit="GB", bound="at most")
-
-
 def import_package_row() -> Row:
     """The package itself, which loads nothing until a name is used."""
     return import_row("randommask")
@@ -409,11 +310,7 @@ ROWS: tuple[Callable[[], Row], ...] = (
     collator_row,
     stock_collator_row,
     *STEP_ROWS,
-    genome_row,
-    packed_genome_row,
-    text_genome_row,
-    large_genome_row,
-    genome_memory_row,
+    *GENOME_ROWS,
     import_package_row,
     import_core_row,
 )

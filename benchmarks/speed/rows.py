@@ -47,6 +47,11 @@ class Times(NamedTuple):
     peer: float
 
 
+def absolute_row(what: str, ours: float, *, bar: float, unit: str, bound: Literal["at most", "at least"]) -> Row:
+    """A row against an absolute figure, whose ratio is ours over the bar."""
+    return Row(what, ours, bar, "the bar itself", unit, ours / bar, 1.0, bound)
+
+
 def in_turns(ours: Callable[[], object], peer: Callable[[], object], *, turns: int = 7, calls: int = 1) -> Times:
     """Least CPU seconds of one call of each, over `turns` alternating turns of `calls` calls, after one turn to warm up."""
 
