@@ -158,7 +158,7 @@ def test_stopped_anywhere_and_resumed_the_same_is_told(pictures, tmp_path, monke
     assert " ".join(printed.split()).count(note) == 1
     assert "average of episode 0 is far below" in note
     original = command.save_checkpoint
-    for saves in (4, 8, 9):  # the second replica's end; the first's, whose neighbour comes; within the second
+    for saves in (4, 8):  # the second replica's end; in the next episode the first's, whose neighbour comes
         run, taken = tmp_path / f"run-{saves}", []
 
         def save(*args, taken=taken, saves=saves, **kwargs):
