@@ -61,9 +61,10 @@ def test_fasta_files(tmp_path, monkeypatch, start):
         check_fasta(tmp_path / f"{seed}.fa", seed, monkeypatch)
 
 
-@pytest.mark.parametrize("start", range(0, 100, 50))
-def test_tables(tmp_path, start):
-    for seed in range(start, start + 50):
+# Besides the first hundred those in which a run over 10,000 found a hint of two lines: a line break within a name of a column.
+@pytest.mark.parametrize("seeds", [range(50), range(50, 100), (2098, 2344, 2857)], ids=str)
+def test_tables(tmp_path, seeds):
+    for seed in seeds:
         check_table(tmp_path / f"{seed}.csv", seed)
 
 

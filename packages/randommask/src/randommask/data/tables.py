@@ -207,7 +207,7 @@ def _column(path: Path, header: Sequence[str], name: str, kind: str) -> int:
     if name in header:
         return header.index(name)
     near = difflib.get_close_matches(name, header, n=1, cutoff=0.5)
-    hint = f"--{kind}-column {near[0]}" if near else f"--{kind}-column NAME"
+    hint = f"--{kind}-column {near[0]}" if near and near[0].isprintable() else f"--{kind}-column NAME"
     found = ", ".join(repr(column[:30]) for column in header[:6])
     raise UserError(
         f"{path} has no column {name!r}; its header line has {found}. Name the column of {kind}s by {hint}."
