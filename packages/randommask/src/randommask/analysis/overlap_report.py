@@ -1,6 +1,6 @@
 """Overlapping against side by side, in pairs over seeds: the numbers, the printed table and the figure.
 
-    difference    mean over seeds of (arm - baseline), with the 95 % interval of Student's t; one seed gives none
+    difference    mean over seeds of (overlapping - the other arm), with the 95 % interval of Student's t; one seed gives none
 
 Source    `scarce_common_utils.records`, which pairs the runs.
 """
@@ -20,25 +20,25 @@ _NAMES: Final = {
 }
 
 
-def comparison(records: Sequence[Record], *, baseline: str) -> dict[str, Any]:
-    """Mean and deviation of each arm, and the paired difference of each other arm to `baseline`, as plain JSON values.
+def comparison(records: Sequence[Record], *, arm: str) -> dict[str, Any]:
+    """Mean and deviation of each arm, and the paired difference of `arm` to each other one, as plain JSON values.
 
     Args:
         records: of `randommask finetune`, one an (arm, seed).
-        baseline: an arm.
+        arm: that the others are held against.
     """
     arms = list(dict.fromkeys(record.arm for record in records))
     numbers = [name for name in _NAMES if name in records[0].numbers]
     return {
         "seeds": sorted({record.seed for record in records}),
-        "baseline": baseline,
-        "arms": {arm: {name: summary(records, arm=arm, number=name)._asdict() for name in numbers} for arm in arms},
-        "differences": {
-            arm: {
-                name: paired_difference(records, arm=arm, baseline=baseline, number=name)._asdict() for name in numbers
+        "arm": arm,
+        "arms": {one: {name: summary(records, arm=one, number=name)._asdict() for name in numbers} for one in arms},
+        "differences_to": {
+            other: {
+                name: paired_difference(records, arm=arm, baseline=other, number=name)._asdict() for name in numbers
             }
-            for arm in arms
-            if arm != baseline
+            for other in arms
+            if other != arm
         },
     }
 
@@ -49,8 +49,8 @@ def comparison_text(found: Mapping[str, Any]) -> str:
     heading = ["", *(_NAMES[name] for name in numbers)]
     arms = [[arm, *(_mean(values[name]) for name in numbers)] for arm, values in found["arms"].items()]
     differences = [
-        [f"{arm} - {found['baseline']}", *(_difference(values[name]) for name in numbers)]
-        for arm, values in found["differences"].items()
+        [f"{found['arm']} - {other}", *(_difference(values[name]) for name in numbers)]
+        for other, values in found["differences_to"].items()
     ]
     count = len(found["seeds"])
     end = (
@@ -64,14 +64,14 @@ def comparison_text(found: Mapping[str, Any]) -> str:
 def draw_comparison(path: Path, found: Mapping[str, Any], *, title: str) -> Path:
     """Intervals of the differences about 0."""
     intervals = {
-        f"{arm}:\n{_NAMES[name]}": (value["mean"], value["half_width"])
-        for arm, values in found["differences"].items()
+        f"- {other}:\n{_NAMES[name]}": (value["mean"], value["half_width"])
+        for other, values in found["differences_to"].items()
         for name, value in values.items()
     }
     count = len(found["seeds"])
     seeds = f"{count} seeds, 95 % intervals" if count > 1 else "one seed, no interval"
     return interval_figure(
-        path, intervals, x_label=f"difference to {found['baseline']}, paired by seed", caption=f"{title}\n{seeds}"
+        path, intervals, x_label=f"{found['arm']} - the other, paired by seed", caption=f"{title}\n{seeds}"
     )
 
 
