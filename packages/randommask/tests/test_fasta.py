@@ -59,6 +59,15 @@ def test_what_is_no_fasta_is_refused_by_file_and_line(tmp_path, monkeypatch, con
         read(path)
 
 
+@pytest.mark.parametrize("piece", range(1, 8))
+def test_a_sign_of_a_record_within_a_line_begins_none(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr("randommask.genome.fasta._PIECE", piece)
+    path = tmp_path / "a.fa"
+    path.write_bytes(b">a\nACGT>b\nAC\n")
+    with pytest.raises(UserError, match=r"a.fa, line 2: '>' is no letter of DNA"):
+        read(path)
+
+
 def test_a_cut_or_damaged_gzip_is_refused(tmp_path):
     path = tmp_path / "a.fa.gz"
     whole = gzip.compress(b">a\n" + b"ACGTTGCA" * 4000)
