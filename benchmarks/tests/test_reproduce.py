@@ -299,6 +299,55 @@ def test_a_command_of_this_folder(made_up, tmp_path):
     ]
 
 
+def test_a_shared_command_runs_once_for_all_experiments_with_its_words(made_up, tmp_path, capsys):
+    chosen = reproduction(tmp_path, arms=["ours"], seeds=[3])
+    small = chosen.experiments[0]
+    other = {"train": ("{data}/x", "--size", "4")}
+    chosen.arms_module.SHARED = ("train",)
+    chosen.experiments = (
+        small,
+        small._replace(name="alone", commands=("train",)),
+        small._replace(name="again", words=small.words | {"second": ("--more", "1")}),
+        small._replace(name="other", words=other),
+        small._replace(name="recipe", words=small.words | {"second": ("{prepared}",)}, prepared="squares"),
+    )
+    found = {record.experiment: record for record in chosen.run()}
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("$ made_up")]
+    assert [line.split()[2] for line in lines] == ["train", "second", "second", "train", "second", "second"]
+    places = {
+        name: line.split("--run ")[1].split()[0] for name, line in zip("abcd", lines[1:3] + lines[4:], strict=True)
+    }
+    assert places["a"] == places["b"] == places["d"] != places["c"]
+    assert {path.name.split("-")[0] for path in (tmp_path / "shared").iterdir()} == {"train"}
+    assert len(list((tmp_path / "shared").iterdir())) == 2
+    assert found["alone"].numbers.keys() == {"accuracy", "steps", "cpu_seconds"}
+    assert found["small"].numbers["second"] == found["again"].numbers["second"] == found["small"].numbers["accuracy"]
+    assert not list((tmp_path / "runs/alone").rglob("words.json"))
+
+
+def test_a_shared_run_that_another_process_ended_first_is_taken(made_up, tmp_path, monkeypatch):
+    there = tmp_path / "shared" / "train-1"
+
+    def slower(package, words, folder):
+        for place, accuracy in ((there, 1.0), (folder, 2.0)):
+            place.mkdir(parents=True, exist_ok=True)
+            record = task.Record(experiment="e", arm="a", seed=0, numbers={"accuracy": accuracy})
+            task.write_record(place / "result.json", record)
+        return record
+
+    monkeypatch.setattr(task, "_run_line", slower)
+    assert task._run_once("made_up", ["train"], there).numbers == {"accuracy": 1.0}
+    assert [path.name for path in there.parent.iterdir()] == ["train-1"]
+
+
+def test_an_experiment_shows_the_numbers_it_names(made_up, tmp_path):
+    chosen = reproduction(tmp_path, experiments=["small"], seeds=[3])
+    records = chosen.run()
+    assert tables.columns(chosen, chosen.experiments[0], records) == ["arm", "accuracy %", "second %", "cost", "s"]
+    only = chosen.experiments[0]._replace(numbers=("second",))
+    assert tables.columns(chosen, only, records) == ["arm", "second %", "cost", "s"]
+
+
 def test_steps_and_seeds_replace_those_of_the_scale(made_up, tmp_path):
     reproduction(tmp_path, steps=2, seeds=[1]).run()
     words = words_of(tmp_path, "small", "ours", 1)
