@@ -296,8 +296,11 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(arm, cut_at, tmp_path, monke
 
     monkeypatch.setattr(run, "step_loss", cut)
     assert main(*words, "--out", str(tmp_path / "cut")) == 2
-    monkeypatch.setattr(run, "step_loss", plain)
+    again = []
+    monkeypatch.setattr(run, "step_loss", lambda *a, **b: [again.append(b["step"]), plain(*a, **b)][1])
     assert main(*words, "--out", str(tmp_path / "cut")) == 0
+    steps = next(iter(kept(tmp_path / "whole").values()))["steps"]
+    assert len(again) == steps - cut_at + 1  # a checkpoint at every step: nothing is done twice
     assert kept(tmp_path / "whole") == kept(tmp_path / "cut")
     last = [max((tmp_path / name / "checkpoints").rglob("step-*.pt")) for name in ("whole", "cut")]
     whole, resumed = (flattened(torch.load(path, weights_only=True)["iterative"]["live"]) for path in last)

@@ -7,9 +7,12 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from imwa.commands import main
 from scarce_common_utils.images import load_images
+from scarce_common_utils.random_state import seed_random_state
+from scarce_common_utils.streams import stream_seed
 
 RUN = [
     "train",
@@ -94,6 +97,16 @@ def test_a_stop_while_the_classifier_is_trained_anew_changes_no_bit(tmp_path, mo
     assert numbers(whole) == numbers(cut)
     models = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, cut)]
     assert models[0] == models[1]
+
+
+def test_the_classifier_starts_from_a_stream_of_its_own(tmp_path):
+    words = [*RUN[:-1], "2", "--retrain-steps", "1", "--retrain-learning-rate", "1e-30"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    seed_random_state(stream_seed(0, "retraining init"))
+    drawn = torch.nn.Linear(12, 10)
+    written = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    torch.testing.assert_close(written["classifier.weight"], drawn.weight.detach())
+    torch.testing.assert_close(written["classifier.bias"], drawn.bias.detach())
 
 
 def test_tau_is_that_of_the_training_loss_where_it_adjusts_in_training(tmp_path):

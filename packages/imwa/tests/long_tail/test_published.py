@@ -101,7 +101,7 @@ def test_the_labelled_share_has_crests_counts_and_lies_within_the_subset():
     assert torch.bincount(labels[labelled]).tolist() == [500, 300, 180, 108, 65, 39, 24, 14, 9, 5]
     assert torch.equal(whole, published_long_tail(labels, 100, classes=10))
     assert set(labelled.tolist()) <= set(whole.tolist())
-    assert len(labelled_share(labels_of(2, 1000), 1, share=0.07, classes=2)[0]) == 140  # 0.07 is no binary fraction
+    assert len(labelled_share(labels_of(2, 100), 1, share=0.07, classes=2)[0]) == 14  # in floats 0.07 x 100 is above 7
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"share is {share}"):
             labelled_share(labels, 100, share=share, classes=10)
