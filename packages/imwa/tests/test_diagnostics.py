@@ -253,11 +253,9 @@ def test_barrier_of_a_convex_loss_is_0_and_of_a_double_well_its_hill(convex):
 def test_o16_a_convex_loss_has_no_barrier_between_any_two_weights():
     """Multinomial logistic regression, as in the oracle: 50 random pairs."""
     draw = torch.Generator().manual_seed(2)
-    model, ends = torch.nn.Linear(6, 4).double(), []
-    for _ in range(100):
-        ends.append(
-            {name: torch.randn(value.shape, generator=draw).double() for name, value in model.named_parameters()}
-        )
+    model = torch.nn.Linear(6, 4).double()
+    shapes = {name: value.shape for name, value in model.named_parameters()}
+    ends = [{name: torch.randn(shape, generator=draw).double() for name, shape in shapes.items()} for _ in range(100)]
     for first, second in zip(ends[::2], ends[1::2], strict=True):
         segment = segment_losses(model, first, second=second, loss=loss_of)
         assert barrier_height(segment.points, segment.losses) < 1e-12
@@ -403,15 +401,16 @@ def test_settings_are_refused_by_value(settings, sentence):
 
 
 @pytest.mark.parametrize(
-    ("watched", "sentence"),
+    ("watched", "episodes", "sentence"),
     [
-        (True, r"saw no average of episode 0\. Give IMWA after_average=diagnostics\.after_average"),
-        (False, r"saw no replica of episode 0\. Iterate: for replica in diagnostics\.watch"),
+        (True, 2, r"saw no average of episode 0\. Give IMWA after_average=diagnostics\.after_average"),
+        (True, 1, r"saw no average of episode 0\. Give IMWA after_average=diagnostics\.after_average"),
+        (False, 2, r"saw no replica of episode 0\. Iterate: for replica in diagnostics\.watch"),
     ],
 )
-def test_a_half_that_is_forgotten_is_named(watched, sentence):
+def test_a_half_that_is_forgotten_is_named(watched, episodes, sentence):
     own, diagnostics = Set(net(), steps=2), Diagnostics(accuracy, drop=1.0)
-    settings = {"replicas": 2, "episodes": 2, "steps": 2, "carry": {"scheduler": own.scheduler}}
+    settings = {"replicas": 2, "episodes": episodes, "steps": 2, "carry": {"scheduler": own.scheduler}}
     settings |= {} if watched else {"after_average": diagnostics.after_average}
     iterative = IMWA(own.model, own.optimizer, **settings)
 
