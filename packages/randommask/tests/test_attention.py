@@ -81,6 +81,10 @@ def test_o_uniform_attention_stands_at_its_level():
     assert level["cls"] == level["sep"] == level["top1"] == pytest.approx(5 / sum(row_lengths(rows, tokenizer)))
 
 
+def test_all_keys_of_a_row_shorter_than_the_reach_are_near():
+    assert uniform_level([3], reach=5)["near"] == pytest.approx(1.0)
+
+
 def test_one_key_has_no_entropy_and_all_the_mass():
     weights = torch.zeros(1, 1, 4, 4)
     weights[..., 0] = 1

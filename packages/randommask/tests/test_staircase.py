@@ -42,6 +42,12 @@ def test_opening_and_closing_are_means_of_three_lines():
     assert (few.opening, few.closing) == (0.0, 1.0)
 
 
+def test_the_jump_begins_where_the_phase_before_ended():
+    lines = [Line(0, 5, 9.0), Line(5, 10, 4.0), Line(10, 20, 6.0), Line(20, 30, 5.0)]
+    found = staircase(lines, PHASES, total_steps=50)
+    assert found[1].jump == 2.0
+
+
 def test_a_run_half_way_has_phases_without_a_loss():
     found = staircase([Line(0, 5, 3.0)], PHASES, total_steps=50)
     assert [phase.closing for phase in found] == [3.0, None, None]

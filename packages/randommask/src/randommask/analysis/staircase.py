@@ -57,7 +57,7 @@ def log_lines(metrics: Sequence[Mapping[str, Any]]) -> list[Line]:
     for entry in metrics:
         stop = int(entry["step"]) + 1
         loss = entry.get("loss")
-        if loss is not None and math.isfinite(loss):
+        if loss is not None:  # null: the log holds no other number that is none
             lines.append(Line(first, stop, float(loss)))
         first = stop
     return lines
