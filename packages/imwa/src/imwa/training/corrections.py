@@ -9,28 +9,12 @@ Letters   K classes.
 
 from collections.abc import Mapping, Sequence
 
-from imwa.training.evaluation import Evaluation, group_accuracies, groups_by_count, thirds_by_rank
-from imwa.training.report import GROUPS
+from imwa.training.evaluation import Evaluation, thirds_by_rank
+from imwa.training.report import GROUPS, numbers_of
 from scarce_common_utils.figures import table
 
 NAMES = ("adjusted", "retrained")
 OVERALL = ("accuracy", "class_accuracy")
-
-
-def numbers_of(evaluation: Evaluation, counts: Sequence[int]) -> dict[str, float | None]:
-    """Accuracy over all images, mean over classes and over groups of classes, in percent.
-
-    Args:
-        evaluation: of a model.
-        counts: training images of each class, K integers.
-    """
-    known = [value for value in evaluation.by_class if value is not None]
-    groups = group_accuracies(evaluation.by_class, {**groups_by_count(counts), **thirds_by_rank(counts)})
-    return {
-        "accuracy": evaluation.accuracy,
-        "class_accuracy": sum(known) / len(known),
-        **{name: groups.get(name) for name in GROUPS},
-    }
 
 
 def record_numbers(corrected: Mapping[str, Evaluation], counts: Sequence[int]) -> dict[str, float | None]:

@@ -27,6 +27,22 @@ def averages(lines: Lines) -> list[Mapping[str, Any]]:
     return [line for line in lines if "average_accuracy" in line]
 
 
+def numbers_of(evaluation: Evaluation, counts: Sequence[int]) -> dict[str, float | None]:
+    """Accuracy over all images, mean over classes and over groups of classes, in percent.
+
+    Args:
+        evaluation: of a model.
+        counts: training images of each class, K integers.
+    """
+    known = [value for value in evaluation.by_class if value is not None]
+    groups = group_accuracies(evaluation.by_class, {**groups_by_count(counts), **thirds_by_rank(counts)})
+    return {
+        "accuracy": evaluation.accuracy,
+        "class_accuracy": sum(known) / len(known),
+        **{name: groups.get(name) for name in GROUPS},
+    }
+
+
 def final_numbers(lines: Lines, final: Evaluation, *, counts: Sequence[int], replicas: int) -> dict[str, float | None]:
     """Numbers of the record: accuracies of the final model in percent, and the gains over the replicas in points.
 
@@ -39,14 +55,10 @@ def final_numbers(lines: Lines, final: Evaluation, *, counts: Sequence[int], rep
     means = averages(lines)
     gains = [line["gain"] for line in means if "gain" in line]
     spreads = [line["spread"] for line in means if line.get("spread") is not None]
-    known = [value for value in final.by_class if value is not None]
-    groups = group_accuracies(final.by_class, {**groups_by_count(counts), **thirds_by_rank(counts)})
     last, of_replicas = means[-1], next(line for line in reversed(means) if "gain" in line)
     return {
-        "accuracy": final.accuracy,
-        "class_accuracy": sum(known) / len(known),
+        **numbers_of(final, counts),
         "accuracy_recomputed": last.get("recomputed_accuracy"),
-        **{name: groups.get(name) for name in GROUPS},
         "ema": last.get("ema_accuracy"),
         "ema_recomputed": last.get("ema_recomputed_accuracy"),
         "ensemble": last.get("ensemble_accuracy"),

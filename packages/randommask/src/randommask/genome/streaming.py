@@ -29,7 +29,7 @@ from randommask.alphabet import FOREIGN, base_codes, reverse_complement
 from randommask.genome.fasta import FastaRecord
 from randommask.genome.held_out import LONG, SHARE, Parts
 from randommask.genome.store import Genome, Stretch, known_stretches
-from randommask.genome.windows import RECIPES, Recipe
+from randommask.genome.windows import Recipe, check_windows
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.streams import stream, stream_seed
 
@@ -138,12 +138,7 @@ class StreamWindows(Dataset):
         reverse_complement_share: float = 0.0,
         longest_unknown: int = 0,
     ) -> None:
-        if recipe not in RECIPES:
-            raise ValueError(f"recipe is {recipe!r}; choose one of {', '.join(RECIPES)}.")
-        if tokens < 1:
-            raise ValueError(f"tokens is {tokens}, but a window has at least 1.")
-        if not 0 <= reverse_complement_share <= 1:
-            raise ValueError(f"reverse_complement_share is {reverse_complement_share}, but it must be between 0 and 1.")
+        check_windows(recipe, tokens=tokens, reverse_complement_share=reverse_complement_share)
         self.rows = rows
         self.k = k
         self.full = tokens + k - 1 if overlap else tokens * k

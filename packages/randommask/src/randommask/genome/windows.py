@@ -29,6 +29,16 @@ RECIPES: Final[tuple[Recipe, ...]] = ("dnabert", "full", "strided")
 _ENDLESS: Final = 2**40  # windows that are drawn have no natural number; the run's length decides
 
 
+def check_windows(recipe: str, *, tokens: int, reverse_complement_share: float) -> None:
+    """Raise a ValueError that names the value where a recipe of windows, their length or the share of the other strand is wrong."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe is {recipe!r}; choose one of {', '.join(RECIPES)}.")
+    if tokens < 1:
+        raise ValueError(f"tokens is {tokens}, but a window has at least 1.")
+    if not 0 <= reverse_complement_share <= 1:
+        raise ValueError(f"reverse_complement_share is {reverse_complement_share}, but it must be between 0 and 1.")
+
+
 class GenomeWindows(Dataset):
     """Map-style dataset of windows UInt8[L]; item i is a pure function of (seed, i).
 
@@ -61,12 +71,7 @@ class GenomeWindows(Dataset):
         reverse_complement_share: float = 0.0,
         longest_unknown: int = 0,
     ) -> None:
-        if recipe not in RECIPES:
-            raise ValueError(f"recipe is {recipe!r}; choose one of {', '.join(RECIPES)}.")
-        if tokens < 1:
-            raise ValueError(f"tokens is {tokens}, but a window has at least 1.")
-        if not 0 <= reverse_complement_share <= 1:
-            raise ValueError(f"reverse_complement_share is {reverse_complement_share}, but it must be between 0 and 1.")
+        check_windows(recipe, tokens=tokens, reverse_complement_share=reverse_complement_share)
         self.genome = genome
         self.k = k
         self.full = tokens + k - 1 if overlap else tokens * k
