@@ -13,14 +13,12 @@ from layermatch.commands.launch import Place
 from layermatch.commands.network import build_split, check_model
 from layermatch.data.batches import Batches
 from layermatch.data.streaming import StreamedBatches, choose_workers, image_parts
-from layermatch.training.ema import ModelAverage
 from layermatch.training.evaluation import IMAGES_AT_ONCE, Evaluation, evaluate
-from layermatch.training.guard import NonFinite, fill_momentum
 from layermatch.training.loop import Plan
 from layermatch.training.schedule import half_life_momentum
-from layermatch.training.separate import SeparateForwards
-from layermatch.training.state import METRICS, TrainingState, trained_parameters
+from layermatch.training.state import TrainingState
 from layermatch.training.step import ViewSettings
+from layermatch.training.surroundings import surround
 from layermatch.views.normalise import Normalisation, constants_on, measure
 from layermatch.views.strong import strong_views
 from layermatch.views.weak import weak_views
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from layermatch.commands.options import TrainConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NESTEROV_MOMENTUM = 0.9
 LARGEST_SIDE_OF_ONE_THREAD = 16
 
 
@@ -264,29 +261,16 @@ def draw_labelled(config: "TrainConfig", training: AnyImages) -> Tensor:
 def build_state(config: "TrainConfig", split: SplitModel, place: Place, *, classes: int, images: int) -> TrainingState:
     """Criterion, optimizer, model average and counters around a model that is on its device."""
     assert config.ema_momentum is not None
-    device = place.device
-    criterion = build_criterion(config, split.classifier, classes=classes, images=images).to(device)
-    parameters = trained_parameters(split)
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=NESTEROV_MOMENTUM, nesterov=True, fused=True)
-    fill_momentum(optimizer)
-    average = ModelAverage(split, momentum=config.ema_momentum, flat=True)
-    if config.compile:  # after the average is copied, which is evaluated uncompiled
-        split.compile()
-    separate = SeparateForwards(split) if "unlabelled" in criterion.needs and "strong" not in criterion.needs else None
-    return TrainingState(
-        model=split,
-        criterion=criterion,
-        optimizer=optimizer,
-        average=average,
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        nonfinite=NonFinite(device),
-        sums=torch.zeros(len(METRICS) + classes, device=device),
-        separate=separate,
-        wrapped=place.wrap(split if separate is None else separate),
+    return surround(
+        split,
+        build_criterion(config, split.classifier, classes=classes, images=images).to(place.device),
+        classes=classes,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        ema_momentum=config.ema_momentum,
+        scaled=config.precision == "fp16",
+        compiled=config.compile,
+        wrap=place.wrap,
         processes=place.processes,
     )
 

@@ -14,8 +14,9 @@ from layermatch.data.batches import Batches
 from layermatch.training.evaluation import row_norm
 from layermatch.training.schedule import cosine_factor
 from layermatch.training.state import MEANS, METRICS, TrainingState
-from layermatch.training.step import ViewSettings, train_step
+from layermatch.training.step import Views, train_step
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.signals import Stopped
 
 
 class Bar(Protocol):
@@ -31,11 +32,13 @@ class Outlets(NamedTuple):
 
     `evaluate()` gives the averaged model's accuracy in percent, `log(step, **numbers)` keeps a line of metrics, and
     `save()` writes a checkpoint of the state. Where several processes train, each calls all three at the same steps.
+    `stop()` is the number of the signal that asked this process to stop, None while none did.
     """
 
     evaluate: Callable[[], float]
     log: Callable[..., Any]
     save: Callable[[], Any]
+    stop: Callable[[], int | None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def train(
     plan: Plan,
     *,
     batches: Batches,
-    views: ViewSettings,
+    views: Views,
     autocast: AbstractContextManager,
     outlets: Outlets,
     bar: Bar,
@@ -84,6 +87,7 @@ def train(
 
     Raises:
         UserError: a loss was not finite; the step, the learning rate and the images are named. No weight was touched.
+        Stopped: a signal asked for it; the step that was under way is done and kept.
     """
     shown: dict[str, float] = {}
     images, began = 0, time.monotonic()
@@ -103,10 +107,26 @@ def train(
             numbers["accuracy"] = shown["accuracy"] = outlets.evaluate()
         if numbers:
             outlets.log(step, **numbers)
-        if state.step % plan.checkpoint_every == 0 or last:
+        stop = asked_to_stop(state, outlets, reading=bool(numbers))
+        if state.step % plan.checkpoint_every == 0 or last or stop is not None:
             stop_if_not_finite(state, plan, batches=batches)
             outlets.save()
         bar.advance(1, **shown)
+        if stop is not None and not last:
+            raise Stopped(
+                stop, f"Step {state.step} of {plan.steps} is kept; --resume with the run folder goes on from it."
+            )
+
+
+def asked_to_stop(state: TrainingState, outlets: Outlets, *, reading: bool) -> int | None:
+    """The signal that asked for an end, in every process alike.
+
+    One process looks at every step; several, which a signal reaches at different steps, agree where the metrics are read.
+    """
+    if state.processes.count == 1:
+        return outlets.stop()
+    found = state.processes.gathered(outlets.stop()) if reading else []
+    return next((number for number in found if number is not None), None)
 
 
 def read_metrics(state: TrainingState) -> dict[str, float]:

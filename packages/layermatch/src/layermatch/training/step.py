@@ -1,11 +1,14 @@
 """One optimizer step, in the order that has to be kept: forward, backward, guard, optimizer, centres, average.
 
+What is trained on are images as a rule; all but `ViewSettings` serves samples of any shape.
 Letters   B labelled, U unlabelled images of this process, C channels, H W pixels, D features, K classes.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +28,17 @@ from .state import trained_parameters as trained_parameters  # one import for th
 ALONE = Processes()
 
 
+class Views(Protocol):
+    """How a batch becomes what the network sees."""
+
+    def __call__(self, batch: Batch, step: int, *, processes: Processes = ALONE) -> Tensor:
+        """Float32[B+2U ...]: labelled, weak and strong views one after the other (B+U without strong ones)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings:
-    """How images become views.
+    """How images become views; called as `Views`, it is `batch_views`.
 
     Attributes:
         seed: of the streams "labelled view", "weak" and "strong".
@@ -48,26 +59,46 @@ class ViewSettings:
     strong: Callable[..., Tensor] | None = strong_views
     layout: torch.memory_format = torch.contiguous_format
 
+    def __call__(self, batch: Batch, step: int, *, processes: Processes = ALONE) -> Tensor:
+        """Float32[B+2U C H W], as `batch_views`."""
+        return batch_views(batch, step, settings=self, processes=processes)
+
 
 def batch_views(batch: Batch, step: int, *, settings: ViewSettings, processes: Processes = ALONE) -> Tensor:
     """Float32[B+2U C H W]: labelled, weak and strong views one after the other, normalised (B+U without strong ones)."""
     # Drawn for the images of all processes, of which these are one part.
-    part = (processes.rank, processes.count)
-    seed, options = settings.seed, {"shift": settings.shift, "mirror": settings.mirror, "part": part}
-    views = [weak_views(batch.labelled, generator=stream(seed, "labelled view", step), **options)]
-    if len(batch.unlabelled):
-        views.append(weak_views(batch.unlabelled, generator=stream(seed, "weak", step), **options))
-        if settings.strong is not None:
-            views.append(settings.strong(batch.unlabelled, generator=stream(seed, "strong", step), **options))
-    images = normalise(torch.cat(views), settings.constants, channels=settings.channels)
+    options = {"shift": settings.shift, "mirror": settings.mirror, "part": (processes.rank, processes.count)}
+    strong = None if settings.strong is None else partial(settings.strong, **options)
+    views = drawn_views(batch, step, seed=settings.seed, weak=partial(weak_views, **options), strong=strong)
+    images = normalise(views, settings.constants, channels=settings.channels)
     return images if settings.layout is torch.contiguous_format else images.contiguous(memory_format=settings.layout)
+
+
+def drawn_views(
+    batch: Batch, step: int, *, seed: int, weak: Callable[..., Tensor], strong: Callable[..., Tensor] | None
+) -> Tensor:
+    """Labelled, weak and strong views one after the other, each from its own stream of the step.
+
+    Args:
+        batch: of the step.
+        step: its number.
+        seed: of the streams "labelled view", "weak" and "strong".
+        weak: builds a weak view from samples and a `generator=`.
+        strong: builds a strong one in the same way, or None where there is none.
+    """
+    views = [weak(batch.labelled, generator=stream(seed, "labelled view", step))]
+    if len(batch.unlabelled):
+        views.append(weak(batch.unlabelled, generator=stream(seed, "weak", step)))
+        if strong is not None:
+            views.append(strong(batch.unlabelled, generator=stream(seed, "strong", step)))
+    return torch.cat(views)
 
 
 def train_step(
     state: TrainingState,
     batch: Batch,
     *,
-    views: ViewSettings,
+    views: Views,
     learning_rate: float,
     autocast: AbstractContextManager,
     micro_batches: int = 1,
@@ -85,7 +116,7 @@ def train_step(
     """
     criterion, optimizer = state.criterion, state.optimizer
     device = state.sums.device
-    images = batch_views(batch, state.step, settings=views, processes=state.processes).to(device)
+    images = views(batch, state.step, processes=state.processes).to(device)
     batch = batch._replace(labels=batch.labels.to(device), truth=batch.truth.to(device))
     optimizer.zero_grad()
     state.kept.keep()
@@ -117,7 +148,7 @@ def train_step(
 
 
 def cut(images: Tensor, batch: Batch, parts: int) -> Iterator[tuple[bool, Tensor, Batch]]:
-    """Equal parts of the views Float32[B+2U C H W] and of their batch, each with whether it is the last."""
+    """Equal parts of the views Float32[B+2U ...] and of their batch, each with whether it is the last."""
     if parts == 1:
         yield True, images, batch
         return
@@ -139,7 +170,7 @@ def synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
 
 
 def forward(state: TrainingState, images: Tensor, batch: Batch) -> LayerMatchOutput:
-    """What the criterion says of a micro-batch: views Float32[B+2U C H W] and their labels."""
+    """What the criterion says of a micro-batch: views Float32[B+2U ...] and their labels."""
     rows, needs = sizes(images, batch), state.criterion.needs
     features = state.network(images) if state.separate is None else state.network(images, rows[0])
     views = dict(zip(("labelled", "weak", "strong"), features.split(rows), strict=False))
