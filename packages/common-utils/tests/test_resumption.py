@@ -43,6 +43,7 @@ def test_a_resumed_run_takes_its_own_options(tmp_path):
     )
     assert run is not None
     assert (config.steps, config.seed, config.device) == (20, 3, "cpu")
+    run.close()
     with pytest.raises(UserError, match="--steps is 5, but the run to resume has 20"):
         begin(Config(resume=tmp_path / "run", steps=5, given=frozenset({"steps"})), may_change=(), **KIND)
     with pytest.raises(UserError, match="a resumed run goes on in its own folder"):

@@ -7,12 +7,14 @@ wrong ends as one plain line on standard error and exit code 2, before anything 
 
 import dataclasses
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.signals import Stopped, raised_on_terminate
 
 Config = TypeVar("Config")
 _PARSE_ERRORS = 2
@@ -55,7 +57,10 @@ class Command(NamedTuple):
 
 
 def run_commands(name: str, version: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
-    """Parse `argv` (None: the process's own), run the command, and return the exit code: 0, 2 for a person's mistake, 130.
+    """Parse `argv` (None: the process's own), run the command, and return the exit code.
+
+    It is 0 at the end; 2 for a person's mistake, or a file that cannot be read or written; 130 and 143 for a run that Ctrl-C or
+    SIGTERM stopped.
 
     Args:
         name: the program's name.
@@ -79,21 +84,26 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
     for command_name, command in commands.items():
         app.command(_adapter(command, words), name=command_name)
     try:
-        app(words)
+        with raised_on_terminate():
+            app(words)
     except CycloptsError as error:
         print(f"{name}: {_sentence(error, words, name=name, commands=commands)}", file=sys.stderr)
         return _PARSE_ERRORS
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return _PARSE_ERRORS
-    except KeyboardInterrupt:
-        print(
-            f"{name}: stopped. With --resume and its run folder the run goes on from its last checkpoint.",
-            file=sys.stderr,
-        )
-        return 130
+    except (KeyboardInterrupt, Stopped) as stop:
+        stopped = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        kept = stopped.kept or "With --resume and its run folder the run goes on from its last checkpoint."
+        print(f"{name}: stopped by {stopped.signal.name}. {kept}", file=sys.stderr)
+        return stopped.exit_code
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise  # not of a file that a person could do anything about
+        print(f"{name}: {error.filename}: {error.strerror}. What was written before stays as it is.", file=sys.stderr)
+        return _PARSE_ERRORS
     return 0
 
 

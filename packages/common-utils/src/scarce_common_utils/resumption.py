@@ -28,7 +28,7 @@ Config = TypeVar("Config", bound=RunOptions)
 def begin(
     config: Config, *, package: str, command: str, may_change: Collection[str]
 ) -> tuple[RunFolder | None, Config]:
-    """The run folder to go on with and its options, or None and the options as given; nothing is written.
+    """The run folder to go on with, held, and its options, or None and the options as given; nothing of a run is written.
 
     Args:
         config: as parsed.
@@ -37,7 +37,7 @@ def begin(
         may_change: options that may differ from the earlier run's without changing its numbers.
 
     Raises:
-        UserError: `--out` holds something, `--resume` is no run of this command, or an option would change its result.
+        UserError: `--out` holds something, `--resume` is no run of this command or in use, or an option would change its result.
     """
     if config.resume is None:
         if config.out is not None:
@@ -46,7 +46,9 @@ def begin(
     if "out" in config.given:
         raise UserError(f"--out is {config.out}, but a resumed run goes on in its own folder. Leave --out out.")
     run = RunFolder.reopen(config.resume, package=package, command=command)
-    return run, resumed_config(config, run.config, may_change=may_change)
+    resumed = resumed_config(config, run.config, may_change=may_change)
+    run.hold()
+    return run, resumed
 
 
 def check_split(run: RunFolder, split: Mapping[str, Any], *, place: str) -> None:

@@ -6,6 +6,7 @@ it names the host, the user or a path outside the run, apart from the data that 
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import torch
 
 from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.locks import HOLDER, LOCK, Hold, hold
 from scarce_common_utils.records import Record, write_record
 
 # What a run may change without changing its numbers; left out of the configuration's digest.
@@ -30,6 +32,9 @@ _NOT_IN_DIGEST = (
 
 class RunFolder:
     """One run's folder, made by `create` or taken up again by `reopen`.
+
+    One process writes there at a time: `create` takes the lock, `hold` takes it for a folder that was reopened, and `with run:`
+    gives it back at the block's end.
 
     Attributes: `path`, `config` (plain JSON values), `command`, `package`, and the paths `checkpoints`, `figures`,
     `model`, `metrics_file`.
@@ -44,6 +49,32 @@ class RunFolder:
         self.figures = path / "figures"
         self.model = path / "model"
         self.metrics_file = path / "metrics.jsonl"
+        self._hold: Hold | None = None
+
+    def hold(self) -> None:
+        """Take the right to write into the folder.
+
+        Raises:
+            UserError: another process has it, or nothing can be written there.
+        """
+        if self._hold is None:
+            self._hold = hold(self.path)
+
+    def close(self) -> None:
+        """Let others write into the folder; a second call does nothing."""
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process of the run gets: everything but the lock, which stays with its holder."""
+        return {**self.__dict__, "_hold": None}
 
     @classmethod
     def create(
@@ -60,13 +91,15 @@ class RunFolder:
             config: resolved configuration, plain JSON values.
 
         Raises:
-            UserError: `out` holds something, or is a file.
+            UserError: `out` holds something, is a file, is in use, or cannot be written into.
         """
-        path = _free_name(Path("runs") / default_name) if out is None else out
-        refuse_used_folder(path)
-        run = cls(path, package=package, command=command, config=config)
         where = environment(package)
-        path.mkdir(parents=True, exist_ok=True)
+        path = _made_folder(Path("runs") / default_name) if out is None else out
+        refuse_used_folder(path)
+        make_folder(path)
+        run = cls(path, package=package, command=command, config=config)
+        run.hold()
+        refuse_used_folder(path)  # again: of two runs that came here at once, one holds it now
         # First what a resume needs: a run that is killed before it is there has to be started again in another folder.
         run.write_json("config.json", {"package": package, "command": command, "options": config})
         run.write_json("environment.json", where)
@@ -150,7 +183,7 @@ def refuse_used_folder(path: Path) -> None:
     """
     if path.is_file():
         raise UserError(f"--out is {path}, which is a file. Name a new folder.")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(file.name not in (LOCK, HOLDER) for file in path.iterdir()):
         instead = f", or go on with it by --resume {path}" if (path / "config.json").is_file() else ""
         raise UserError(
             f"--out is {path}, which already holds files; nothing there is touched. Name a new folder{instead}."
@@ -191,9 +224,32 @@ def to_stderr(sentence: str) -> None:
 Report = Callable[[str], None]
 
 
-def _free_name(path: Path) -> Path:
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: it cannot be made; the reason is given.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out is {path}, which cannot be made ({error.strerror or error}). Name a folder that can."
+        ) from error
+
+
+def _made_folder(path: Path) -> Path:
+    """A new folder of that name, or of the first free one with `-2`, `-3` and so on behind it."""
+    make_folder(path.parent)
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()  # at once the test and the making, so that two runs never get the same
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{candidate} cannot be made ({error.strerror or error}). Name a folder that can by --out."
+            ) from error
+        return candidate
+    raise AssertionError("the numbers do not end")

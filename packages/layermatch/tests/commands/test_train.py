@@ -103,6 +103,7 @@ def test_the_whole_job(method, capsys):
     assert "24/24 steps" in progress
     written = {path.name for path in folder.iterdir()}
     assert written == {
+        ".lock",
         "config.json",
         "environment.json",
         "split.json",

@@ -28,6 +28,7 @@ from scarce_common_utils.options import ImageDataOptions, RunOptions, choose_dev
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
+from scarce_common_utils.signals import stop_requests
 
 # Names that other projects have for our options, for the error of an unknown option.
 HINTS = {
@@ -245,16 +246,15 @@ def _train(config: TrainConfig, together: Company) -> None:
     if run is None:
         options = plain_config(job.config)
 
-        def create() -> str:
-            made = RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
-            return str(made.path)
+        def create() -> RunFolder:
+            return RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
 
-        run = RunFolder(Path(together.first_does(create)), package="imwa", command="train", config=options)
-    if together.first:
-        check_split(run, job.split, place=job.training.place)
-    if config.resume is not None:
-        resume(run, job, together)
-    with threads(job.config.threads):
+        run = together.first_does(create)
+    with run, threads(job.config.threads):
+        if together.first:
+            check_split(run, job.split, place=job.training.place)
+        if config.resume is not None:
+            resume(run, job, together)
         fit(run, job, together)
         if together.first:
             finish(run, job, seconds=time.monotonic() - began)
@@ -322,7 +322,8 @@ def fit(run: RunFolder, job: Job, together: Company) -> None:
 
     own = job.replicas if together.alone else len(job.state.iterative.own)
     total, done = job.cost * own // job.replicas, job.state.done * own // job.replicas
-    with Progress(total, "steps", label="imwa", start=done) if together.first else nullcontext(Silence()) as bar:
+    progress = Progress(total, "steps", label="imwa", start=done) if together.first else nullcontext(Silence())
+    with progress as bar, stop_requests() as request:
         around = Surroundings(
             batch=job.batch,
             autocast=job.autocast,
@@ -334,6 +335,7 @@ def fit(run: RunFolder, job: Job, together: Company) -> None:
             finished=job.finished,
             company=together,
             predict=job.predict,
+            stop=lambda: request.signal,
         )
         train_loop(job.state, job.schedule, around=around)
 

@@ -51,7 +51,9 @@ class Company:
 
     def first_does(self, make: Callable[[], Any]) -> Any:
         """What `make` returns in process 0, for all; the others wait for it."""
-        return self.gather(make() if self.first else None)[0]
+        made = make() if self.first else None
+        everyone = self.gather(made)
+        return made if self.first else everyone[0]  # process 0 keeps its own, whatever a copy would lose
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:

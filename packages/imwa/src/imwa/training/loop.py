@@ -25,6 +25,7 @@ from imwa.training.stages import Stage
 from imwa.training.state import TrainingState
 from imwa.training.step import train_step
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.signals import Stopped
 
 
 class Bar(Protocol):
@@ -73,6 +74,7 @@ class Surroundings:
         company: the processes that train this run.
         objective: logits, labels and the global step to the loss.
         predict: model -> logits of the test images; called where the state has an ensemble.
+        stop: the number of the signal that asked this process to stop, None while none did.
     """
 
     batch: Callable[[Replica, int], tuple[Tensor, Tensor]]
@@ -85,6 +87,7 @@ class Surroundings:
     company: Company = field(default_factory=Company)
     objective: Objective = cross_entropy
     predict: Callable[[nn.Module], Tensor] | None = None
+    stop: Callable[[], int | None] = lambda: None
 
 
 def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> None:
@@ -93,6 +96,7 @@ def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> 
     Raises:
         UserError: a loss was not finite; the steps and the replica are named, and nothing after them is kept.
         ProcessLost: another process of the company ended.
+        Stopped: a signal asked for it; one process keeps the step that was under way, several the episode.
     """
     loop = _Loop(state, schedule, around)
     first = state.stage
@@ -173,9 +177,17 @@ class _Loop:
             episode = self.episodes_before + replica.episode
             where = {"episode": episode, "replica": replica.index, "global_step": step}
             self.log(state.done - 1, **where, **numbers)
-        if state.done % schedule.checkpoint_every == 0 and not last_of_episode and around.company.alone:
+        # An episode's last step is kept with its average (on_average), and so is what several processes did in it.
+        stop = around.stop() if around.company.alone and not last_of_episode else None
+        if (
+            (state.done % schedule.checkpoint_every == 0 or stop is not None)
+            and not last_of_episode
+            and around.company.alone
+        ):
             self.save(replica, step)
         around.bar.advance(1, **self.shown)
+        if stop is not None:
+            raise stopped(stop, state.done)
 
     def add_to_ensemble(self, replica: Replica) -> None:
         """Of the last episode with several replicas, keep what each predicts at its end."""
@@ -209,8 +221,11 @@ class _Loop:
             self.shown |= {name: numbers[name] for name in ("gain",) if name in numbers}
         every = self.schedule.checkpoint_every
         due = state.done % every == 0 or (not around.company.alone and state.done // every > begin // every)
-        if last or due:
+        stop = next((number for number in around.company.gather(around.stop()) if number is not None), None)
+        if last or due or stop is not None:
             around.save()
+        if stop is not None and not last:
+            raise stopped(stop, state.done)
 
     def look(self, episode: int, model: nn.Module) -> EpisodeReport | None:
         """What the diagnostics find in an average; every process takes part."""
@@ -262,6 +277,11 @@ class _Loop:
         if not math.isfinite(float(self.state.losses[0])) and self.state.iterative.on_nan == "stop":
             self.read_loss(replica, step)
         self.around.save()
+
+
+def stopped(number: int, done: int) -> Stopped:
+    """What ends a run that a signal asked to stop, once it is kept."""
+    return Stopped(number, f"Step {done} is kept; --resume with the run folder goes on from it.")
 
 
 def numbers_of(report: EpisodeReport) -> dict[str, float]:

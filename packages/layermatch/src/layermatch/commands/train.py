@@ -17,6 +17,7 @@ from scarce_common_utils.process_group import leave_together
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import begin, check_split, load_newest, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
+from scarce_common_utils.signals import stop_requests
 
 # What a resumed run may be given otherwise than before: none of it changes a number on a CPU.
 MAY_CHANGE = ("device", "download", "data_folder", "tracker", "in_memory", "workers")
@@ -49,6 +50,8 @@ def train(config: TrainConfig) -> None:
             print_summary(run, job)
         leave_together()
     finally:
+        if run is not None:
+            run.close()
         leave(place)
 
 
@@ -96,13 +99,16 @@ def fit(run: RunFolder, job: Job, sittings: Sittings) -> None:
 
     if job.state.step:
         to_stderr(f"layermatch: goes on at step {job.state.step} of {job.plan.steps}")
-    with Progress(job.plan.steps, "steps", label="layermatch", start=job.state.step) as bar:
+    with (
+        Progress(job.plan.steps, "steps", label="layermatch", start=job.state.step) as bar,
+        stop_requests() as request,
+    ):
         train_loop(
             job.state,
             job.plan,
             batches=job.batches,
             views=job.views,
             autocast=job.autocast(),
-            outlets=Outlets(evaluate=evaluate, log=log, save=save),
+            outlets=Outlets(evaluate=evaluate, log=log, save=save, stop=lambda: request.signal),
             bar=bar,
         )
