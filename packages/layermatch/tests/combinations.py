@@ -1,5 +1,7 @@
 """Every weighting rule with every reading of Avg-Clustering: criteria whose state has moved, and batches for them."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -59,9 +61,9 @@ def batch(seed, *, dtype=torch.float64, width=WIDTH, leaf=True):
     return call
 
 
-def moved(rule, reading, *, dtype=torch.float64, steps=3, seed=0, **options):
+def walked(rule, reading, *, dtype, steps, **options):
     """Classifier and criterion after some steps, each of which changed the classifier."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     classifier = nn.Linear(WIDTH, CLASSES, dtype=dtype)
     with torch.no_grad():
         for parameter in classifier.parameters():
@@ -75,6 +77,23 @@ def moved(rule, reading, *, dtype=torch.float64, steps=3, seed=0, **options):
         criterion.update()
     if reading == "prototypes":
         criterion.centres.prototype_steps.fill_(50)
+    return classifier, criterion
+
+
+@functools.cache
+def three_steps(rule, reading, dtype):
+    """Their states, which hang on no mode of Grad-ReLU."""
+    return [state_of(module) for module in walked(rule, reading, dtype=dtype, steps=3)]
+
+
+def moved(rule, reading, *, dtype=torch.float64, **options):
+    """Classifier and criterion after three steps: for what Grad-ReLU alone distinguishes, walked once and loaded."""
+    if options.keys() - {"grad_relu"}:
+        return walked(rule, reading, dtype=dtype, steps=3, **options)
+    classifier = nn.Linear(WIDTH, CLASSES, dtype=dtype)
+    criterion = build(classifier, rule, reading, **options)
+    for module, state in zip((classifier, criterion), three_steps(rule, reading, dtype), strict=True):
+        module.load_state_dict({name: value.clone() for name, value in state.items()})
     return classifier, criterion
 
 

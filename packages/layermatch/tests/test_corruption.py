@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from combinations import batch, moved
+from combinations import CLASSES, WIDTH, batch, build, moved
 from layermatch import Corruption
 
 
@@ -76,7 +77,8 @@ def test_its_steps_are_in_the_criterions_state():
     corrupt = Corruption("fresh", 0.5, images=20, classes=4, seed=0)
     _, criterion = moved("fixed", None, corrupt=corrupt)
     assert corrupt.step == 3
-    _, other = moved("fixed", None, steps=0, corrupt=Corruption("fresh", 0.5, images=20, classes=4, seed=0))
+    fresh = Corruption("fresh", 0.5, images=20, classes=4, seed=0)
+    other = build(nn.Linear(WIDTH, CLASSES, dtype=torch.float64), "fixed", None, corrupt=fresh)
     other.load_state_dict(criterion.state_dict())
     assert torch.equal(other.corrupt.offsets, corrupt.offsets)
     _, plain = moved("fixed", None)

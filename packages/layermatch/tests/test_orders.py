@@ -7,7 +7,7 @@ from layermatch.data.orders import labelled_order, unlabelled_order
 from scarce_common_utils.streams import stream
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(size=st.integers(1, 40), batch=st.integers(1, 50), steps=st.integers(1, 12), seed=st.integers(0, 3))
 def test_steps_laid_end_to_end_are_whole_passes(size, batch, steps, seed):
     row = torch.cat([unlabelled_order(seed, step, size=size, batch=batch) for step in range(steps)])

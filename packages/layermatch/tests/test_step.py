@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from host_reads import HostReads
-from layermatch import METHODS, ModelAverage, small_wide_resnet, split_classifier
+from layermatch import METHODS, ModelAverage, split_classifier
 from layermatch.data.batches import Batches
 from layermatch.methods import build_method
 from layermatch.training.guard import NonFinite, fill_momentum
@@ -47,9 +47,15 @@ def smooth_network():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 4))
 
 
+def batch_normal_network():
+    """With batch statistics, and small: a step costs what surrounds the network."""
+    layers = nn.Conv2d(1, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6), nn.LeakyReLU(0.1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(54, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
 def run(arm="layermatch", *, threshold=0.0, seed=0, network=None, processes=ALONE, **settings):
     torch.manual_seed(seed)
-    split = split_classifier(small_wide_resnet(4, channels=1, side=8) if network is None else network())
+    split = split_classifier((network or batch_normal_network)())
     method, more = ARMS[arm]
     settings = {"momentum": 0.9, "steps": 20, "classes": 4, "images": 60} | more | settings
     if settings.get("avg_clustering") == "teacher":

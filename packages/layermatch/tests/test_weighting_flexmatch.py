@@ -15,7 +15,7 @@ MAPPINGS = ["convex", "linear", "low_limit", "concave"]
 def test_flexmatch_equals_the_twin(samples, classes, images, warm_up, mapping, dtype):
     settings = {"threshold": 0.7, "warm_up": warm_up, "mapping": mapping}
     rule, twin = FlexMatchWeighting(classes, images, **settings), FlexMatch(classes, images, **settings)
-    for step in range(12):
+    for step in range(8):
         q, _, indices = batch(step, samples, classes, dtype, images)
         thresholds = torch.tensor(twin.thresholds(), dtype=dtype)
         torch.testing.assert_close(

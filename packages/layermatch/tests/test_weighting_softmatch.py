@@ -26,7 +26,7 @@ def equals_the_twin(samples, classes, momentum, *, variant, alignment, n_sigma, 
     settings = {"n_sigma": n_sigma, "alignment": alignment, "variant": variant}
     rule = SoftMatchWeighting(classes, momentum=momentum, **settings).to(dtype)
     twin = SoftMatch(classes, momentum, start=start(classes), **settings)
-    for step in range(12):
+    for step in range(6):
         q, _, _ = batch(step, samples, classes, dtype)
         expected = twin(q.tolist())
         answer = rule(q)
