@@ -27,7 +27,7 @@ def leaves_of(parts):
 def test_words_and_agreements_of_every_replica_survive_the_sum_to_the_bit(dtype):
     parts = state(0)
     parts["model"]["wide"] = torch.zeros(2, dtype=dtype)
-    form = Forms().of(parts)
+    form = Forms().of(parts, leaves_of(parts))
     buffers = [FlatBuffer(form, replicas=3, device=torch.device("cpu")) for _ in range(3)]
     words = words_of(leaves_of(parts), form)
     assert [words["model", f"c{n}"] for n in range(len(WORDS))] == WORDS
@@ -42,21 +42,45 @@ def test_words_and_agreements_of_every_replica_survive_the_sum_to_the_bit(dtype)
     assert flags == [1, 1, 1, *[0] * (len(keys) - 4), 3]
 
 
-def test_floats_lie_where_their_views_say_and_a_nan_anywhere_is_seen(monkeypatch):
+@pytest.mark.parametrize("large", [1, 12, 2**13])
+def test_floats_lie_where_their_views_say_and_a_nan_anywhere_is_seen(monkeypatch, large):
+    monkeypatch.setattr(flat_buffer, "LARGE", large)
     for group in (1, 5, 2**18):
         monkeypatch.setattr(flat_buffer, "GROUP", group)
         parts = state(1)
-        form = Forms().of(parts)
+        form = Forms().of(parts, leaves_of(parts))
         buffer = FlatBuffer(form, replicas=2, device=torch.device("cpu"))
         tensors = tensors_of(leaves_of(parts), form)
-        assert buffer.fill_checked([*tensors.values()])
+
+        def filled(tensors, buffer=buffer):
+            return buffer.fill_checked([tensors[key] for key in buffer.sums])
+
+        assert filled(tensors)
         for key, value in tensors.items():
             assert torch.equal(buffer.views[key], value), key
         for key, value in tensors.items():
             for place in range(value.numel()):
                 spoiled = {**tensors, key: value.clone()}
                 spoiled[key].view(-1)[place] = torch.nan
-                assert not buffer.fill_checked([*spoiled.values()])
+                assert not filled(spoiled)
         value = tensors["model", "w4"]
-        value[0, 0], value[1, 1] = torch.inf, -torch.inf
-        assert buffer.fill_checked([*tensors.values()])  # infinities pass
+        value[0, 0] = torch.inf
+        assert filled(tensors)
+        value[1, 1] = -torch.inf
+        assert not filled(tensors)  # may be a NaN: then all is looked over
+
+
+def test_large_tensors_are_divided_where_they_go_and_all_others_in_the_array(monkeypatch):
+    monkeypatch.setattr(flat_buffer, "LARGE", 5)
+    parts = state(2)
+    form = Forms().of(parts, leaves_of(parts))
+    buffer = FlatBuffer(form, replicas=2, device=torch.device("cpu"))
+    tensors = tensors_of(leaves_of(parts), form)
+    assert buffer.large == [("model", "w4"), ("model", "w7"), ("optimizer", "0/exp_avg")]
+    for places in ({}, {("model", "w7"): torch.empty(7, 3)}):
+        buffer.fill([tensors])
+        means = buffer.divide(3, into=places)
+        assert means.keys() == tensors.keys()
+        for key, value in tensors.items():
+            assert torch.equal(means[key], value / 3), key
+            assert key not in places or means[key] is places[key]

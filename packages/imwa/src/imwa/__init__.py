@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Diagnostics": "diagnostics",
     "IMWA": "driver",
-    "ProcessLost": "processes",
+    "ProcessLost": "group",
     "Replica": "replica",
     "average_files": "files",
     "average_models": "averaging",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from imwa.diagnostics import Diagnostics
     from imwa.driver import IMWA
     from imwa.files import average_files
-    from imwa.processes import ProcessLost
+    from imwa.group import ProcessLost
     from imwa.replica import Replica
 
 

@@ -79,8 +79,8 @@ def module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     for own in ([(at, part._parameters) for at, part in modules], [(at, part._buffers) for at, part in modules]):
         for at, values in own:
             for name, value in values.items():
-                if value is not None and id(value) not in seen:
-                    seen.add(id(value))
+                if value is not None and (known := id(value)) not in seen:
+                    seen.add(known)
                     found[at + name] = value
     return found
 
@@ -104,11 +104,14 @@ def _modules(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     seen: set[int] = set()
     waiting: list[tuple[str, torch.nn.Module]] = [("", module)]
     while waiting:
-        at, part = waiting.pop()
-        if id(part) not in seen:
-            seen.add(id(part))
-            found.append((at, part))
-            waiting += [(f"{at}{name}.", child) for name, child in reversed(part._modules.items()) if child is not None]
+        entry = waiting.pop()
+        at, part = entry
+        if (known := id(part)) not in seen:
+            seen.add(known)
+            found.append(entry)
+            if part._modules:  # most have none
+                children = [(f"{at}{name}.", child) for name, child in part._modules.items() if child is not None]
+                waiting.extend(reversed(children))
     return found
 
 

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from imwa.averaging import module_tensors
 from imwa.barrier import POINTS, Segment, barrier_height, check_points, segment_losses, undisturbed
 from imwa.collapse import EpisodeReport, collapse_sentence, has_collapsed
-from imwa.processes import lost
+from imwa.group import lost
 from imwa.replica import Replica
 from imwa.spread import relative_spread, squared_distance
 from imwa.trees import copy_state

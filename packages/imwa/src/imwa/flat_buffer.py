@@ -1,6 +1,7 @@
 """A replica's state as one flat array of floats for one collective call, and back; exact where a sum is not wanted.
 
-Floats    tensors that are averaged lie one after the other, in float32 (float64 where any of them is), ready to be summed.
+Floats    tensors that are averaged lie one after the other, in float32 (float64 where any of them is), ready to be summed;
+          small ones first, so that what is done to each of the large ones is few calls.
 Words     what is not summed (counters, python numbers, digests of values that must be equal) is one 64-bit word each. Every
           replica has words of its own, zero in all other replicas' arrays: as four floats of 16 bits a word, their sum is
           exact, and every process then holds every replica's words.
@@ -28,6 +29,7 @@ from imwa.trees import flatten
 AGREEMENT = 4  # words
 LIMBS = 4  # floats a word, 16 bits each, the lowest first
 GROUP = 2**18  # floats that are copied and looked over for a NaN while they are in cache
+LARGE = 2**13  # floats of a tensor that is worth a call of its own
 Key = tuple[str, str]  # part and name
 
 
@@ -50,18 +52,16 @@ class Forms:
         self._form: Form = {}
         self._digest = 0
 
-    def of(self, parts: Mapping[str, Mapping[str, Any]]) -> Form:
-        """Form of every leaf of all parts, in their order."""
+    def of(self, parts: Mapping[str, Mapping[str, Any]], leaves: Sequence[Any]) -> Form:
+        """Form of every leaf of all parts, in their order; `leaves` are the same, one after the other."""
         look = [
-            (part, [*values], [(v.dtype, v.shape) if isinstance(v, torch.Tensor) else type(v) for v in values.values()])
-            for part, values in parts.items()
+            [(part, [*values]) for part, values in parts.items()],
+            [getattr(leaf, "dtype", None) for leaf in leaves],
+            [getattr(leaf, "shape", type(leaf)) for leaf in leaves],
         ]
         if look != self._look:
-            self._form = {
-                (part, name): _leaf_of(part, name, value)
-                for part, values in parts.items()
-                for name, value in values.items()
-            }
+            keys = [(part, name) for part, values in parts.items() for name in values]
+            self._form = {key: _leaf_of(*key, leaf) for key, leaf in zip(keys, leaves, strict=True)}
             self._look, self._digest = look, digest_of(repr([*self._form.items()]))
         return self._form
 
@@ -103,11 +103,14 @@ class FlatBuffer:
 
     def __init__(self, form: Form, *, replicas: int, device: torch.device) -> None:
         self.form, self.replicas = form, replicas
-        self.sums = [key for key, leaf in form.items() if leaf.kind == "sum"]
+        small = [key for key, leaf in form.items() if leaf.kind == "sum" and _floats(leaf) < LARGE]
+        self.large = [key for key, leaf in form.items() if leaf.kind == "sum" and _floats(leaf) >= LARGE]
+        self.sums = small + self.large
         self.others = [key for key, leaf in form.items() if leaf.kind != "sum"]
         sizes = [_floats(form[key]) for key in self.sums]
         wide = any(form[key].dtype in ("float64", "complex128") for key in self.sums)
         self.dtype = torch.float64 if wide else torch.float32
+        self._small = sum(sizes[: len(small)])
         self.floats = sum(sizes)
         self.words = len(self.others)
         length = self.floats + len(self.sums) + replicas * (self.words + AGREEMENT) * LIMBS
@@ -116,16 +119,35 @@ class FlatBuffer:
         self.views = {key: _viewed(part, form[key]) for key, part in zip(self.sums, parts, strict=True)}
         self.plain = all(self.dtype == torch.float32 and form[key].dtype == "float32" for key in self.sums)
         views = [*self.views.values()]
+        self._tail = self.array[self.floats :].numpy() if device.type == "cpu" else None
         self._groups = [(at, views[at], self.array[begin:end]) for at, begin, end in _grouped(sizes)]
 
     @torch.no_grad()
     def fill_checked(self, values: list[torch.Tensor]) -> bool:
-        """Put one replica's tensors, in the order of `sums`, into the floats; whether none holds a NaN (one wait for the device)."""
-        largest: list[torch.Tensor] = []
+        """Put one replica's tensors, in the order of `sums`, into the floats; one wait for the device.
+
+        Returns:
+            Whether certainly none holds a NaN: a sum carries it along at half a maximum's cost, and infinities of both signs
+            make one too.
+        """
+        sums: list[torch.Tensor] = []
         for at, views, block in self._groups:
             torch._foreach_copy_(views, values[at])  # pyright: ignore[reportPrivateImportUsage] (as in `copy_each`)
-            largest.append(block.amax())
-        return not largest or not bool(torch.isnan(torch.stack(largest)).any())
+            sums.append(block.sum())
+        return not sums or not bool(torch.isnan(torch.stack(sums)).any())
+
+    @torch.no_grad()
+    def divide(self, count: int, *, into: Mapping[Key, torch.Tensor]) -> dict[Key, torch.Tensor]:
+        """Floats over `count`: large tensors that have a place in `into` go there on the way, all others stay in the array."""
+        done = {key: torch.div(self.views[key], count, out=into[key]) for key in self.large if key in into}
+        if done:
+            self.array[: self._small].div_(count)
+            for key in self.large:
+                if key not in done:
+                    self.views[key].div_(count)
+        else:
+            self.array[: self.floats].div_(count)
+        return {**self.views, **done}
 
     @torch.no_grad()
     def fill(self, values: Sequence[Mapping[Key, torch.Tensor]]) -> None:
@@ -155,13 +177,15 @@ class FlatBuffer:
             table[m, : self.words] = [own.get(key, 0) for key in self.others]
         for m, told in (agreement or {}).items():
             table[m, self.words :] = told
-        flags = [unchanged.get(key, 0) for key in self.sums] if unchanged else numpy.zeros(len(self.sums))
-        tail = numpy.concatenate([flags, table.view("<u2").reshape(-1)], dtype=numpy.float64)
-        self.array[self.floats :].copy_(torch.from_numpy(tail))
+        tail = numpy.empty(self.array.numel() - self.floats) if self._tail is None else self._tail
+        tail[: len(self.sums)] = [unchanged.get(key, 0) for key in self.sums] if unchanged else 0
+        tail[len(self.sums) :] = table.view("<u2").reshape(-1)
+        if self._tail is None:
+            self.array[self.floats :].copy_(torch.from_numpy(tail))
 
     def read_flags_and_words(self) -> tuple[list[int], list[dict[Key, int]], list[list[int]]]:
         """After the sum over processes: flags in the order of `sums`; of each replica words by key, and its agreement."""
-        tail = self.array[self.floats :].cpu().numpy()
+        tail = self.array[self.floats :].cpu().numpy() if self._tail is None else self._tail
         flags = tail[: len(self.sums)].astype(numpy.int64).tolist()
         limbs = tail[len(self.sums) :].reshape(self.replicas, -1).astype("<u2")
         rows = limbs.view("<i8").tolist()

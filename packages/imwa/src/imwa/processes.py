@@ -8,16 +8,14 @@ Sum             floats of all parts, counters, and flags of what stayed as it wa
                 agrees with that of replicas in turn up to rounding: the order of the sum is the backend's.
 deterministic   instead each replica's array is broadcast in index order into the sums of `InTurn`: the same bits, for M
                 broadcasts and a copy of every replica that is not its process's last.
-Replicas        process r of W trains the replicas r*M//W to (r+1)*M//W - 1.
-Letters         M replicas, W processes of the averaging group, r a process's number in it.
+In place        on a CPU the mean of a large tensor is divided straight into the model or the optimizer, which saves a copy.
+Letters         M replicas, W processes of the averaging group.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from imwa.compatibility import SHOWN_AT_MOST, describe
 from imwa.flat_buffer import (
@@ -36,17 +34,14 @@ from imwa.flat_buffer import (
     value_from_words,
     words_of,
 )
+from imwa.group import Group
 from imwa.optimizer_state import load_state, take_state
 from imwa.reduction import Carried, InTurn, Mean, Parts, merge_all, part_label, refuse_none_left
 from imwa.replica_sum import HoldsNan, refuse_nan, widened
-from imwa.snapshot import OPTIMIZER, Objects
+from imwa.snapshot import MODEL, OPTIMIZER, Objects
 from imwa.trees import map_leaves
 
 ABSENT, FINE, HOLDS_NAN = 0, 1, 2  # what a process says of a replica
-
-
-class ProcessLost(RuntimeError):
-    """Another process of the averaging group ended, or did not answer within the group's timeout."""
 
 
 class AcrossProcesses:
@@ -64,24 +59,9 @@ class AcrossProcesses:
     """
 
     def __init__(self, group: Any, *, replicas: int, deterministic: bool = False, on_nan: str = "stop") -> None:
-        if not dist.is_available() or not dist.is_initialized():
-            raise ValueError(
-                "A group is given, but torch.distributed has no process group. Call init_process_group first."
-            )
-        self._rank, self._size = dist.get_rank(group), dist.get_world_size(group)
-        if self._rank < 0:
-            raise ValueError(
-                "This process is no member of the averaging group. Give each process the group that holds it."
-            )
-        if replicas < self._size:
-            raise ValueError(
-                f"replicas is {replicas}, but the averaging group has {self._size} processes, and each trains at least one. "
-                f"Give replicas={self._size} or more, or a smaller group."
-            )
-        self._group, self._replicas, self._deterministic, self._on_nan = group, replicas, deterministic, on_nan
-        self.own = range(self._rank * replicas // self._size, (self._rank + 1) * replicas // self._size)
-        on_device = dist.get_backend(group) == "nccl"
-        self._device = torch.device("cuda", torch.cuda.current_device()) if on_device else torch.device("cpu")
+        self._group = Group(group, replicas=replicas)
+        self.own = self._group.own
+        self._replicas, self._deterministic, self._on_nan = replicas, deterministic, on_nan
         self._buffer: FlatBuffer | None = None
         self._look = Forms()
         self._agreed: tuple[FlatBuffer, int] | None = None  # of the form that all had at the last mean, and its digest
@@ -96,7 +76,7 @@ class AcrossProcesses:
         self._agreed = None
         form = {name: describe(value) for name, value in objects.tensors().items()}
         about = {**settings, "finished episodes": episode}
-        everyone = self._gather("the loop's begin", (about, form))
+        everyone = self._group.gather((about, form), when="the loop's begin")
         found: list[str] = []
         for number, (theirs, names) in enumerate(everyone[1:], start=1):
             first, known = everyone[0]
@@ -135,14 +115,15 @@ class AcrossProcesses:
         """Take one replica's end; what is wrong with it is told to all processes in `mean()`."""
         self._parts, self._start = parts, start
         self._carried[replica] = dict(carried)
-        form = self._look.of(parts)
         leaves = [leaf for part in parts.values() for leaf in part.values()]
+        form = self._look.of(parts, leaves)
         tensors = tensors_of(leaves, form)
         last = replica == self.own[-1]
         # Alone with its process, a replica goes straight into the array and is looked over on the way; python's floats apart.
+        # Where that finds a NaN, or what may be one, all is looked over tensor by tensor.
         self._filled = last and len(self.own) == 1 and not self._deterministic and floats_are_tensors(form)
         buffer = self._buffer_for(form, replicas=self._replicas, like=tensors) if self._filled else None
-        if buffer is None or not buffer.fill_checked([*tensors.values()]):
+        if buffer is None or not buffer.fill_checked([tensors[key] for key in buffer.sums]):
             try:
                 for name, part in parts.items():
                     refuse_nan(part, part_label(label, name))
@@ -169,6 +150,7 @@ class AcrossProcesses:
         left_out = self._left_out(bad, kept, label) if bad else {}
         form, counts = self._one_form(kept, label) if not forms_agree else (self._any_form(kept), {})
         missing = [key[1] for key, count in counts.items() if count < len(kept)]
+        carried = self._join_carried(kept, carried_agree, label)
         if self._deterministic:
             total = self._in_order(kept, label)
         else:
@@ -177,7 +159,6 @@ class AcrossProcesses:
                 here = self._summed(form, counts, label)
             total = self._divided(here, kept, counts)
             self._agreed = (here.buffer, digest) if forms_agree else None
-        carried = self._join_carried(kept, carried_agree, label)
         return Mean(total, carried, {OPTIMIZER: missing} if missing else {}, left_out)
 
     def state_dict(self) -> dict[str, Any]:
@@ -211,13 +192,13 @@ class AcrossProcesses:
 
     def _share(self, objects: Objects) -> None:
         """Everybody takes process 0's objects: one start for all replicas."""
-        state = {**objects.take(), OPTIMIZER: take_state(objects.optimizer)} if self._rank == 0 else None
-        box = [map_leaves(state, lambda _, leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf)]
-        source = dist.get_global_rank(self._group, 0)
-        self._together("the loop's begin", lambda: dist.broadcast_object_list(box, src=source, group=self._group))
-        if self._rank:
-            objects.load(box[0])
-            load_state(objects.optimizer, box[0][OPTIMIZER])
+        first = self._group.rank == 0
+        state = {**objects.take(), OPTIMIZER: take_state(objects.optimizer)} if first else None
+        plain = map_leaves(state, lambda _, leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf)
+        state = self._group.of_first(plain, when="the loop's begin")
+        if not first:
+            objects.load(state)
+            load_state(objects.optimizer, state[OPTIMIZER])
 
     def _told(self, label: str) -> dict[int, list[int]]:
         """Of own replicas what they are, and digests of where they stand, of their forms and of their carried states."""
@@ -231,8 +212,8 @@ class AcrossProcesses:
     def _exchanged(self, label: str) -> list[list[int]]:
         """What all processes tell of their replicas."""
         told = self._told(label)
-        table = torch.tensor([told.get(m, [0] * AGREEMENT) for m in range(self._replicas)], device=self._device)
-        self._together(label, lambda: dist.all_reduce(table, group=self._group))
+        table = torch.tensor([told.get(m, [0] * AGREEMENT) for m in range(self._replicas)], device=self._group.device)
+        self._group.add_up(table, when=label)
         return table.tolist()
 
     @torch.no_grad()
@@ -257,7 +238,7 @@ class AcrossProcesses:
                 "the same episode."
             )
         fine = [m for m, state in enumerate(states) if state == FINE]
-        everywhere = all(any(states[m] == FINE for m in self._of(r)) for r in range(self._size))
+        everywhere = all(any(states[m] == FINE for m in self._group.of(r)) for r in range(self._group.size))
         return (
             list(states),
             len({forms[m] for m in fine}) <= 1 and everywhere,
@@ -266,7 +247,7 @@ class AcrossProcesses:
 
     def _left_out(self, bad: list[int], kept: list[int], label: str) -> dict[int, str]:
         """Sentences of the replicas that hold a NaN, or the error that all processes raise."""
-        sentences = {m: text for told in self._gather(label, self._bad) for m, text in told.items()}
+        sentences = {m: text for told in self._group.gather(self._bad, when=label) for m, text in told.items()}
         if self._on_nan == "stop":
             raise HoldsNan(sentences[bad[0]])
         if not kept:
@@ -278,7 +259,7 @@ class AcrossProcesses:
 
     def _one_form(self, kept: list[int], label: str) -> tuple[Form, dict[Key, int]]:
         """Form over all replicas where they differ, and in how many each leaf is; the optimizer's alone may lack."""
-        forms = {m: form for told in self._gather(label, self._forms) for m, form in told.items()}
+        forms = {m: form for told in self._group.gather(self._forms, when=label) for m, form in told.items()}
         union, counts = union_of({m: forms[m] for m in kept}, label)
         self._all_forms = forms
         return union, counts
@@ -294,7 +275,7 @@ class AcrossProcesses:
 
     def _reduced(self, buffer: FlatBuffer, label: str) -> Sum:
         buffer.put_flags_and_words(self._unchanged, self._words, self._told(label))
-        self._together(label, lambda: dist.all_reduce(buffer.array, group=self._group))
+        self._group.add_up(buffer.array, when=label)
         return Sum(buffer, *buffer.read_flags_and_words())
 
     @torch.no_grad()
@@ -302,42 +283,49 @@ class AcrossProcesses:
         """Leaves of the mean by part and name."""
         buffer, flags, words, _ = total
         form = buffer.form
-        if not counts:
-            buffer.array[: buffer.floats].div_(len(kept))
-        same = {key for key, flag in zip(buffer.sums, flags, strict=True) if flag == len(kept)}
         having = {m: self._all_forms[m] if counts else form for m in kept}
         mine = self._words.get(self.own[-1], {})  # of the replica that `_parts` holds
+        values: dict[Key, Any] = {}
+        for key in buffer.others:  # refused before anything is written
+            own = self._parts.get(key[0], {}).get(key[1])
+            told = [words[m][key] for m in kept if key in having[m]]
+            values[key] = value_from_words(key, form[key], told, own=own, known=mine.get(key))
+        same = {
+            key: self._start[key[0]][key[1]]
+            for key, flag in zip(buffer.sums, flags, strict=True)
+            if flag == len(kept) and key[1] in self._start.get(key[0], {})
+        }
+        if counts:
+            means = {key: view.div_(counts[key]) for key, view in buffer.views.items()}
+        else:
+            means = buffer.divide(len(kept), into=self._places(buffer, same))
+        values.update(means if buffer.plain else {key: narrowed(value, form[key]) for key, value in means.items()})
+        values.update(same)
         parts: dict[str, dict[str, Any]] = {key[0]: {} for key in form}
-        for key, leaf in form.items():
-            part, name = key
-            if leaf.kind == "sum":
-                if key in same and name in self._start.get(part, {}):
-                    value: Any = self._start[part][name]
-                else:
-                    value = buffer.views[key].div_(counts[key]) if counts else buffer.views[key]
-                    value = value if buffer.plain else narrowed(value, leaf)
-            else:
-                own = self._parts.get(part, {}).get(name)
-                told = [words[m][key] for m in kept if key in having[m]]
-                value = value_from_words(key, leaf, told, own=own, known=mine.get(key))
-            parts[part][name] = value
+        for key in form:
+            parts[key[0]][key[1]] = values[key]
         return parts
+
+    def _places(self, buffer: FlatBuffer, same: Mapping[Key, torch.Tensor]) -> dict[Key, torch.Tensor]:
+        """Live tensors that take their mean on the way, since the driver's `write` would put it there: of model and optimizer."""
+        own = self._forms.get(self.own[-1])
+        if own is not buffer.form or not buffer.plain or buffer.array.device.type != "cpu":
+            return {}
+        live = {key: self._parts[key[0]][key[1]] for key in buffer.large if key[0] in (MODEL, OPTIMIZER)}
+        return {key: value for key, value in live.items() if value.is_contiguous() and key not in same}
 
     @torch.no_grad()
     def _in_order(self, kept: list[int], label: str) -> dict[str, dict[str, Any]]:
         """Every replica's array from its process to all, into the sums of replicas in turn."""
         total = InTurn(replicas=self._replicas)
         for m in kept:
-            owner = next(r for r in range(self._size) if m in self._of(r))
+            owner = self._group.owner(m)
             form = self._all_forms[m] if self._all_forms else self._any_form(kept)
             buffer = self._buffer_for(form, replicas=1, like=next(iter(self._tensors.values()), {}))
-            if owner == self._rank:
+            if owner == self._group.rank:
                 buffer.fill([self._tensors[m]])
                 buffer.put_flags_and_words({}, {0: self._words[m]})
-            source = dist.get_global_rank(self._group, owner)
-            self._together(
-                label, lambda flat=buffer.array, src=source: dist.broadcast(flat, src=src, group=self._group)
-            )
+            self._group.send(buffer.array, source=owner, when=label)
             words = buffer.read_flags_and_words()[1][0]
             parts: dict[str, dict[str, Any]] = {key[0]: {} for key in form}
             for key, leaf in form.items():
@@ -354,14 +342,11 @@ class AcrossProcesses:
         """Carried states as if in turn; they travel only where they are not the same everywhere."""
         if agree:
             return self._carried[next(m for m in self.own if m in kept)]
-        everyone = {m: state for told in self._gather(label, self._carried) for m, state in told.items()}
+        everyone = {m: state for told in self._group.gather(self._carried, when=label) for m, state in told.items()}
         joined: dict[str, dict[str, Any]] = {}
         for m in kept:
             merge_all(joined, everyone[m])
         return joined
-
-    def _of(self, process: int) -> range:
-        return range(process * self._replicas // self._size, (process + 1) * self._replicas // self._size)
 
     def _buffer_for(self, form: Form, *, replicas: int, like: Mapping[Key, torch.Tensor]) -> FlatBuffer:
         """The buffer of before where it fits, on the device of `like`."""
@@ -371,30 +356,8 @@ class AcrossProcesses:
             or known.replicas != replicas
             or (known.form is not form and [*known.form.items()] != [*form.items()])
         ):
-            place = next((value.device for value in like.values()), self._device)
-            known = FlatBuffer(form, replicas=replicas, device=self._device if self._device.type == "cuda" else place)
+            device = self._group.device
+            place = next((value.device for value in like.values()), device)
+            known = FlatBuffer(form, replicas=replicas, device=device if device.type == "cuda" else place)
             self._buffer = known
         return known
-
-    def _gather(self, when: str, value: Any) -> list[Any]:
-        everyone: list[Any] = [None] * self._size
-        self._together(when, lambda: dist.all_gather_object(everyone, value, group=self._group))
-        return everyone
-
-    def _together(self, when: str, call: Callable[[], object]) -> None:
-        """A collective call; its failure is a process that ended or hangs."""
-        with lost(when):
-            call()
-
-
-@contextmanager
-def lost(when: str) -> Iterator[None]:
-    """Give the failure of a collective call within the block its name: another process is lost."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ProcessLost(
-            f"Another process of the averaging group ended or did not answer, at {when} ({reason}). Look there for the "
-            "cause; then start all processes again from their last saved states."
-        ) from error

@@ -61,7 +61,7 @@ class Reduction(Protocol):
         ...
 
     def mean(self, *, label: str) -> Mean:
-        """Mean over all replicas of the episode.
+        """Mean over all replicas of the episode; some leaves of the last `parts` may hold theirs already, and are given back.
 
         Raises:
             ValueError: in several processes, what `add` raises in one, in every process; no replica without a NaN.

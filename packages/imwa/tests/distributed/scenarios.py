@@ -95,15 +95,16 @@ class Partial(torch.nn.Module):
         torch.manual_seed(3)
         self.used, self.sometimes = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
         self.frozen = torch.nn.Linear(3, 200).requires_grad_(False)
+        self.large = torch.nn.Linear(3, 4096)
         self.narrow = torch.nn.Linear(3, 2).bfloat16()
         self.register_buffer("mask", torch.tensor([True, False]))
         self.register_buffer("ids", torch.arange(5))
         self.register_buffer("seen", torch.tensor(0))
-        self.register_buffer("minus", torch.tensor([-torch.inf, 0.0]))
+        self.register_buffer("minus", torch.tensor([-torch.inf, 0.0, torch.inf]))
 
     def forward(self, x, *, both):
         narrow = self.narrow(x.bfloat16()).float()
-        return self.used(x) + narrow + (self.sometimes(x) if both else 0)
+        return self.used(x) + self.large(x)[:, :2] + narrow + (self.sometimes(x) if both else 0)
 
 
 def partial(**settings):

@@ -12,7 +12,7 @@ from imwa.commands.corrections import CorrectionOptions, corrections, evaluation
 from imwa.commands.diagnosis import build_diagnostics, noted
 from imwa.commands.job import Job, build_job, plan_of
 from imwa.commands.network import OURS
-from imwa.processes import ProcessLost
+from imwa.group import ProcessLost
 from imwa.replica_sum import HoldsNan
 from imwa.training.company import Company, company
 from imwa.training.corrections import record_numbers, record_units

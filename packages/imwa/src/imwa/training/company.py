@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from imwa.processes import lost
+from imwa.group import lost
 from scarce_common_utils.checkpoints import checkpoint_step, load_checkpoint, newest_checkpoint, verify
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.process_group import leave_together
