@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .corruption import Corruption
     from .criterion import LayerMatch, LayerMatchOutput
     from .grad_relu import grad_relu_logits
+    from .integrations.scikit_learn import LayerMatchClassifier
     from .methods import METHODS, Supervised, build_method
     from .models.wide_resnet import WideResNet, published_wide_resnet, small_wide_resnet
     from .training.ema import ModelAverage
@@ -32,6 +33,7 @@ _MODULES = {
     "FlexMatchWeighting": "weighting",
     "FreeMatchWeighting": "weighting",
     "LayerMatch": "criterion",
+    "LayerMatchClassifier": "integrations.scikit_learn",
     "LayerMatchOutput": "criterion",
     "METHODS": "methods",
     "ModelAverage": "training.ema",
@@ -59,6 +61,7 @@ __all__ = [  # noqa: RUF022 (in the order of _MODULES)
     "FlexMatchWeighting",
     "FreeMatchWeighting",
     "LayerMatch",
+    "LayerMatchClassifier",
     "LayerMatchOutput",
     "METHODS",
     "ModelAverage",

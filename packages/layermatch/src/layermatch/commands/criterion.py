@@ -7,22 +7,19 @@ from torch import nn
 from layermatch.corruption import KINDS, Corruption
 from layermatch.criterion import LayerMatch
 from layermatch.methods import METHODS, Supervised, build_method, settings_of
-from layermatch.training.schedule import half_life_momentum
+from layermatch.training.defaults import default_momentum, default_unlabelled_ratio
 from scarce_common_utils.errors import UserError
 
 if TYPE_CHECKING:
     from layermatch.commands.options import TrainConfig
 
 THRESHOLD = 0.95  # FixMatch, arXiv 2001.07685
-UNLABELLED_RATIO = 7
-ONE_VIEW_RATIO = 1  # of pseudolabel, as in USB
 # Options that not every method looks at, besides the settings that its function takes.
 OPTIONS = (
     "threshold", "unlabelled_ratio", "unlabelled_weight", "weighting", "variant",
     "grad_relu", "avg_clustering", "momentum", "corrupt",
 )  # fmt: skip
 LEARNT = ("freematch", "softmatch")  # rules with a threshold of their own
-VISITED = ("temporal", "teacher", "none")  # readings whose momentum is not one of centres per step
 
 
 def looked_at(method: str) -> frozenset[str]:
@@ -95,16 +92,14 @@ def threshold(config: "TrainConfig") -> float | None:
 
 def unlabelled_ratio(config: "TrainConfig") -> int:
     """Unlabelled images for each labelled one."""
-    if config.unlabelled_ratio is not None:
-        return config.unlabelled_ratio
-    return ONE_VIEW_RATIO if config.method == "pseudolabel" else UNLABELLED_RATIO
+    return default_unlabelled_ratio(config.method) if config.unlabelled_ratio is None else config.unlabelled_ratio
 
 
 def momentum(config: "TrainConfig") -> float | None:
     """The centres' momentum in use, or None where there is none, or the reading's own default is meant."""
-    if config.momentum is not None or config.method != "layermatch" or config.avg_clustering in VISITED:
+    if config.momentum is not None:
         return config.momentum
-    return half_life_momentum(config.steps)
+    return default_momentum(config.method, config.avg_clustering, steps=config.steps)
 
 
 def build_criterion(

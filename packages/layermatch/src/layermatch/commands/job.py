@@ -13,6 +13,7 @@ from layermatch.commands.launch import Place
 from layermatch.commands.network import build_split, check_model
 from layermatch.data.batches import Batches
 from layermatch.data.streaming import StreamedBatches, choose_workers, image_parts
+from layermatch.training.defaults import default_threads
 from layermatch.training.evaluation import IMAGES_AT_ONCE, Evaluation, evaluate
 from layermatch.training.loop import Plan
 from layermatch.training.schedule import half_life_momentum
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from layermatch.commands.options import TrainConfig
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGEST_SIDE_OF_ONE_THREAD = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,7 @@ class Job:
 
 def choose_threads(config: "TrainConfig", side: int) -> int:
     """Torch's threads: as asked, else one where the layers are too small to be shared, else torch's own choice."""
-    if config.threads is not None:
-        return config.threads
-    return 1 if config.model == "small" and side <= LARGEST_SIDE_OF_ONE_THREAD else torch.get_num_threads()
+    return default_threads(config.model, side) if config.threads is None else config.threads
 
 
 def resolved(config: "TrainConfig", *, side: int) -> "TrainConfig":

@@ -74,6 +74,28 @@ def batch_views(batch: Batch, step: int, *, settings: ViewSettings, processes: P
     return images if settings.layout is torch.contiguous_format else images.contiguous(memory_format=settings.layout)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleViews:
+    """`Views` of samples of any shape, by functions of (samples, generator=) on one process.
+
+    Attributes:
+        seed: of the streams "labelled view", "weak" and "strong".
+        weak: builds a weak view.
+        strong: builds a strong one; None for methods that look at the weak view alone.
+        finish: what all of them go through at last, such as `normalise`; None is nothing.
+    """
+
+    seed: int
+    weak: Callable[..., Tensor]
+    strong: Callable[..., Tensor] | None
+    finish: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, batch: Batch, step: int, *, processes: Processes = ALONE) -> Tensor:
+        """Float32[B+2U ...]."""
+        views = drawn_views(batch, step, seed=self.seed, weak=self.weak, strong=self.strong)
+        return views if self.finish is None else self.finish(views)
+
+
 def drawn_views(
     batch: Batch, step: int, *, seed: int, weak: Callable[..., Tensor], strong: Callable[..., Tensor] | None
 ) -> Tensor:
