@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 import randommask.training.finetuning_report as report
 from randommask.training.classification import Score
 from randommask.training.finetuning import Tuned
-from randommask.training.finetuning_report import Outcome, draw_finetuning, luminance
+from randommask.training.finetuning_report import Fresh, Outcome, draw_finetuning, luminance
 
 TITLE = "randommask finetune, a.csv,\ntiny from scratch, seed 3"
 
@@ -30,7 +30,7 @@ def drawn(tmp_path, monkeypatch):
     confusion = torch.tensor([[100, 0, 0, 0], [60, 40, 0, 0], [30, 0, 70, 0], [51, 49, 0, 0]])
     history = [(1.0, 0.7, -0.1), (2.0, 0.5, 0.4), (3.0, 0.6, 0.5)]
     score = Score(0.5, 0.4, confusion)
-    outcome = Outcome(Tuned({}, 2, history), score, score, {})
+    outcome = Outcome(Tuned({}, 2, history), score, score, {}, Fresh(0.4, 0.4, 400))
     draw_finetuning(tmp_path, title=TITLE, outcome=outcome, labels=["a", "b", "c", "d"])
     return kept
 

@@ -48,7 +48,7 @@ def test_published_means_are_those_of_the_paper():
 def test_repeats_across_the_files_are_left_out_of_the_second_score(tmp_path):
     write(tmp_path, "tf/0", train=TRAIN, dev=DEV, test=TEST)
     found = read_task(tmp_path, "tf/0")
-    assert found.fresh == [1, 4]
+    assert found.data.fresh == [1, 4]
     assert (found.reduced, found.title, found.data.names) == (False, "tf/0", ["0", "1"])
     assert found.data.split["repeated"] == {
         "dev rows also in train": 0,

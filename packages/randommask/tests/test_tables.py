@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from randommask.data.splits import repeated, split_by_sequence
+from randommask.data.splits import fresh_rows, repeated, split_by_sequence
 from randommask.data.tables import read_table
 from randommask.sample import GENOME, SPLICE_JUNCTIONS, sample_path
 from scarce_common_utils.errors import UserError
@@ -107,6 +107,17 @@ def test_sides_have_their_shares():
     other = split_by_sequence(table.sequences, shares=(0.8, 0.1, 0.1), seed=1)
     assert other != sides
     assert len({table.labels[row] for row in sides[2]}) == 3
+
+
+def test_rows_without_repeats_are_the_first_of_each_sequence_that_is_new():
+    rows = ["A", "C", "C", "G", "T", "A", "T"]
+    slow = [
+        place
+        for place, one in enumerate(rows)
+        if rows.index(one) == place and one not in ["G", "G"] and one not in ["C", "N"]
+    ]
+    assert fresh_rows(rows, ["G", "G"], ["C", "N"]) == slow == [0, 4]
+    assert fresh_rows(rows, rows) == []
 
 
 def test_repeated_rows_are_counted():

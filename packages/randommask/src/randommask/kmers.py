@@ -88,7 +88,8 @@ def kmer_ids(codes: numpy.ndarray, k: int, *, overlap: bool = True, out: numpy.n
     if tokens and rows.shape[0]:
         stride = 1 if overlap else k
         together = max(1, _BLOCK // length)
-        space = numpy.empty((3, together * min(length, (_BLOCK - 1) * stride + k)), dtype=numpy.uint8)
+        # three rows of uint8, then, as uint16, a half and the whole number: two bytes each
+        space = numpy.empty((7, together * min(length, (_BLOCK - 1) * stride + k)), dtype=numpy.uint8)
         for row in range(0, rows.shape[0], together):
             for start in range(0, tokens, _BLOCK):
                 stop = min(start + _BLOCK, tokens)
@@ -104,7 +105,8 @@ def _fill(out: numpy.ndarray, codes: numpy.ndarray, *, k: int, stride: int, spac
     within = ((out.shape[1] - 1) * stride + 1) * numbers.itemsize  # the last window's end is the block's end
     steps = (codes.shape[1] * numbers.itemsize, stride * numbers.itemsize)
     assert (codes.shape[0] - 1) * steps[0] + within <= numbers.nbytes
-    numpy.copyto(out, numpy.lib.stride_tricks.as_strided(numbers, out.shape, steps, writeable=False))
+    # the constructor, not as_strided: that one costs as much as two of the passes above
+    numpy.copyto(out, numpy.ndarray(out.shape, numbers.dtype, buffer=numbers, strides=steps))
     if five_too_low:
         out += FIRST_KMER
     if flat.max() >= AMBIGUOUS:
@@ -115,7 +117,8 @@ def _numbers(codes: numpy.ndarray, k: int, *, space: numpy.ndarray) -> tuple[num
     """Number of each window of k codes, UInt[L-k+1], and whether 5 has still to be added; garbage where a code is above 3.
 
     Up to 4 bases a number grows base by base in uint8; longer ones are two of these side by side, the right one of 3 bases (of
-    4 at k = 8). The 5 goes into a uint8 where it fits.
+    4 at k = 8). The 5 goes into a uint8 where it fits; of two equal halves each takes 5 / (4^low + 1) modulo 2^16, so that one
+    widening serves both.
     """
     known = {1: codes}
     for size, half in ((2, 1), (3, 2), (4, 2)):
@@ -126,11 +129,20 @@ def _numbers(codes: numpy.ndarray, k: int, *, space: numpy.ndarray) -> tuple[num
         if low == 4:
             return known[4], True
         return numpy.add(known[low], FIRST_KMER, out=space[2, : known[low].size]), False
-    number = numpy.multiply(known[high][: codes.size - k + 1], numpy.uint16(4**low), dtype=numpy.uint16)
+    count = codes.size - k + 1
+    number = space[5:].reshape(-1).view(numpy.uint16)[:count]
+    if high == low:
+        half = space[3:5].reshape(-1).view(numpy.uint16)[: known[low].size]
+        part = 0 if k == LARGEST_K else FIRST_KMER * pow(4**low + 1, -1, 2**16) % 2**16  # 5 + 4^8 - 1 needs 17 bits
+        numpy.add(known[low], numpy.uint16(part), out=half)
+        numpy.multiply(half[:count], numpy.uint16(4**low), out=number)
+        number += half[high:]
+        return number, not part
+    numpy.multiply(known[high][:count], numpy.uint16(4**low), out=number)
     right = known[low][high:]
     # the pairs in space[0] are read no more
-    number += right if low == 4 else numpy.add(right, FIRST_KMER, out=space[0, : right.size])
-    return number, low == 4
+    number += numpy.add(right, FIRST_KMER, out=space[0, : right.size])
+    return number, False
 
 
 # Sizes of numbers that are needed on the way to k, then the two parts of k, or none and k itself.

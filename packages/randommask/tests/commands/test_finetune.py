@@ -128,6 +128,30 @@ def test_rows_that_stand_on_two_sides_are_counted(tables, tmp_path, capsys):
     assert "60 dev rows also in train" in capsys.readouterr().out
 
 
+def test_the_score_without_repeats_stands_beside_the_plain_one(tables, tmp_path, monkeypatch, capsys):
+    import randommask.training.finetuning as finetuning
+
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text(
+        "\n".join(["sequence,label", *rows(20, 2), *rows(60, 0)[:4]])
+    )  # four training rows behind twenty new ones
+
+    def wrong_where_repeated(model, side, **_):
+        return torch.nn.functional.one_hot(side.labels ^ (torch.arange(len(side)) >= 20), 2).float()
+
+    monkeypatch.setattr(finetuning, "logits_of", wrong_where_repeated)
+    out = tmp_path / "run"
+    words = ["--dev", str(tables["dev"]), "--test", str(mixed), *QUICK, "--out", str(out)]
+    assert main(["finetune", str(tables["train"]), *words]) == 0
+    numbers = result(out)
+    # two of twelve wrong in either class: (10 x 10 - 2 x 2) / (12 x 12)
+    assert numbers["mcc_last"] == numbers["mcc_chosen"] == pytest.approx(96 / 144)
+    assert numbers["mcc_last_deduplicated"] == numbers["mcc_chosen_deduplicated"] == 1.0
+    assert numbers["test_rows_repeated"] == numbers["test_rows_also_in_train"] == 4
+    assert "without repeats: 20 test rows, each sequence once," in capsys.readouterr().out
+    assert "| the same, without 4 rows that repeat others | 1.000 |" in (out / "model" / "README.md").read_text()
+
+
 def test_rows_without_a_kmer_are_counted(tables, tmp_path, capsys):
     mixed = tmp_path / "mixed.csv"
     mixed.write_text("\n".join(["sequence,label", "AC,1", "GT,0", "A,1", *rows(9, 5)]))
@@ -150,8 +174,7 @@ def test_a_constant_prediction_is_said_beside_its_score(predicted, cell):
 def test_a_run_that_predicts_one_class_says_so(tables, tmp_path, monkeypatch, capsys):
     import randommask.training.finetuning as finetuning
 
-    constant = score(torch.tensor([[1.0, 0.0]] * 20), torch.tensor([0, 1] * 10))
-    monkeypatch.setattr(finetuning, "predict", lambda *_, **__: constant)
+    monkeypatch.setattr(finetuning, "logits_of", lambda *_, **__: torch.tensor([[1.0, 0.0]] * 20))
     words = ["--dev", str(tables["dev"]), "--test", str(tables["test"]), *QUICK, "--out", str(tmp_path / "run")]
     assert main(["finetune", str(tables["train"]), *words]) == 0
     printed = capsys.readouterr().out

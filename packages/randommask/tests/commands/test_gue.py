@@ -2,14 +2,15 @@
 
 import gzip
 import json
-from dataclasses import dataclass
 
 import pytest
 import torch
 
 from randommask.commands import main
-from randommask.commands.gue import GueConfig, _run_folder
+from randommask.commands.launch import open_run
+from randommask.training.processes import Processes
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.run_folder import RunFolder
 
 WORDS = ("--steps", "6", "--k", "3", "--batch-size", "4", "--learning-rate", "1e-3")
 
@@ -69,25 +70,16 @@ def test_mistakes_get_one_sentence_and_write_nothing(gue, tmp_path, capsys, word
     assert not out.exists()
 
 
-@dataclass
-class Other:
-    """A process that is not the first, and is told something."""
-
-    told: object
-    main: bool = False
-
-    def shared(self, value):
-        assert value == ""
-        return self.told
-
-
 def test_another_process_makes_no_folder_and_ends_as_the_first_does(gue, tmp_path, monkeypatch, capsys):
-    config = GueConfig(data=gue, out=tmp_path / "out")
-    run = _run_folder(None, config, arm="scratch", processes=Other(str(tmp_path / "out")))
-    assert run.path == tmp_path / "out"
-    assert not run.path.exists()
+    # What the first process tells, as the broadcast would bring it.
+    other = Processes(rank=1, count=2)
+    told = RunFolder(tmp_path / "out", package="randommask", command="gue", config={})
+    monkeypatch.setattr(Processes, "shared", lambda self, value: told)
+    assert open_run(None, other, make=lambda: pytest.fail("the first process makes it")).path == tmp_path / "out"
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(Processes, "shared", lambda self, value: UserError("it already holds files"))
     with pytest.raises(UserError, match="already holds files"):
-        _run_folder(None, config, arm="scratch", processes=Other(UserError("it already holds files")))
+        open_run(None, other, make=lambda: pytest.fail("the first process makes it"))
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit, match="2"):
         main(["gue", "--data", str(tmp_path / "none")])

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 
+from randommask.commands.launch import begin_together, in_all_processes, last_checkpoint, open_run
 from randommask.data.labelled import Labelled, read_labelled
 from randommask.sample import SPLICE_JUNCTIONS, sample_path
-from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
+from randommask.training.processes import Processes, share_of_batch
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import begin, check_split, closing_lines, record_of, threads
-from scarce_common_utils.run_folder import RunFolder, to_stderr
+from scarce_common_utils.resumption import check_split, closing_lines, record_of, threads
+from scarce_common_utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from randommask.training.classification import Score
     from randommask.training.finetuning import Encoded, Scale
     from randommask.training.finetuning_report import Outcome
+    from randommask.training.regression import Fit
 
 # Names that DNABERT-2's train.py and DNABERT's run_finetune.py have for our options, for the error of an unknown option.
 FINETUNE_HINTS = {
@@ -74,7 +77,7 @@ class FinetuneConfig(RunOptions):
     k: Annotated[int, Option("Bases a k-mer from scratch", at_least=1, at_most=8)] = 6
     epochs: Annotated[int, Option("Passes over TRAIN", at_least=1)] = 6
     steps: Annotated[int | None, Option("Optimizer steps, in place of --epochs", at_least=1)] = None
-    batch_size: Annotated[int, Option("Sequences a step", at_least=1)] = 32
+    batch_size: Annotated[int, Option("Sequences a step, of all devices together", at_least=1)] = 32
     learning_rate: Annotated[
         float | None, Option("At its peak; by default 1e-3 up to 64 wide, 3e-4 up to 256, 3e-5", above=0.0, at_most=1.0)
     ] = None
@@ -113,23 +116,31 @@ class Job(NamedTuple):
 
 def finetune(config: FinetuneConfig) -> None:
     """Train a classifier of DNA sequences, from a pretrained model or from scratch, and score it on the whole test set."""
+    in_all_processes(lambda: _finetune(config))
+
+
+def _finetune(config: FinetuneConfig) -> None:
     began = time.monotonic()
     from randommask.training.quiet import quiet_transformers
 
-    run, config = begin(config, package="randommask", command="finetune", may_change=("device", "workers"))
+    run, config, processes = begin_together(config, command="finetune", may_change=("device", "workers"))
     with quiet_transformers():
         job = build_job(config)
-        if run is None:
-            run = RunFolder.create(
-                config.out,
-                default_name=f"randommask-finetune-{'scratch' if config.model is None else 'pretrained'}-seed-{config.seed}",
-                package="randommask",
-                command="finetune",
-                config=plain_config(job.config),
-            )
-        check_split(run, job.data.split, place=config.train or "the sample")
-        with threads(job.config.threads):
-            _fit(run, job, began=began)
+        run = open_run(run, processes, make=lambda: _made(job.config))
+        with run, threads(job.config.threads):
+            processes.by_main(lambda: check_split(run, job.data.split, place=config.train or "the sample"))
+            _fit(run, job, processes, began=began)
+
+
+def _made(config: FinetuneConfig) -> RunFolder:
+    begun = "scratch" if config.model is None else "pretrained"
+    return RunFolder.create(
+        config.out,
+        default_name=f"randommask-finetune-{begun}-seed-{config.seed}",
+        package="randommask",
+        command="finetune",
+        config=plain_config(config),
+    )
 
 
 def build_job(config: FinetuneConfig) -> Job:
@@ -147,6 +158,7 @@ def build_job(config: FinetuneConfig) -> Job:
             f"--device is {config.device!r}, but the Trainer takes the first visible one. Set CUDA_VISIBLE_DEVICES={device.index} "
             "and use --device cuda."
         )
+    share_of_batch(config.batch_size)
     data = read_labelled(
         sample_path(SPLICE_JUNCTIONS) if config.train is None else Path(config.train),
         dev=config.dev,
@@ -199,17 +211,16 @@ def _refuse_too_short(config: FinetuneConfig, data: Labelled, *, k: int) -> None
             )
 
 
-def _fit(run: RunFolder, job: Job, *, began: float) -> None:
-    """Train from the newest checkpoint, or from the start, to the end; score, save, draw, print."""
+def _fit(run: RunFolder, job: Job, processes: Processes, *, began: float) -> None:
+    """Train from the newest checkpoint, or from the start, to the end; the first process scores, saves, draws, prints."""
     from randommask.training import finetuning
-    from randommask.training.finetuning_report import Outcome
+    from randommask.training.finetuning_report import Fresh, Outcome
     from randommask.training.kmer_regression import Rows, regression_floors
     from randommask.training.pretraining import Placement
 
     config, data = job.config, job.data
     assert config.learning_rate is not None
-    checkpoint = newest_checkpoint(run.checkpoints, to_stderr)
-    run.cut_metrics(0 if checkpoint is None else checkpoint_step(checkpoint))
+    checkpoint = last_checkpoint(run, processes)
     placement = Placement(job.device, config.precision, config.workers)
     tuned = finetuning.finetune(
         job.model,
@@ -230,9 +241,11 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
         scale=job.scale,
         resume_from=checkpoint,
     )
-    last = finetuning.predict(job.model, job.sides["test"], autocast=placement.autocast, scale=job.scale)
+    if not processes.main:
+        return
+    last = _tested(job, autocast=placement.autocast)
     job.model.load_state_dict(tuned.chosen)
-    chosen = finetuning.predict(job.model, job.sides["test"], autocast=placement.autocast, scale=job.scale)
+    chosen = _tested(job, autocast=placement.autocast)
     if job.scale is not None:
         finetuning.unscale(job.model, job.scale)
     job.model.save_pretrained(run.model)
@@ -242,7 +255,27 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
         if config.regressions
         else {}
     )
-    _report(run, job, outcome=Outcome(tuned, last, chosen, floors), seconds=time.monotonic() - began)
+    fresh = Fresh(last.fresh, chosen.fresh, len(data.fresh))
+    outcome = Outcome(tuned, last.whole, chosen.whole, floors, fresh)
+    _report(run, job, outcome=outcome, seconds=time.monotonic() - began)
+
+
+class _Tested(NamedTuple):
+    """Score over the whole test set, and the headline number over its rows without repeats, None where they are fewer than two."""
+
+    whole: "Score | Fit"
+    fresh: float | None
+
+
+def _tested(job: Job, *, autocast: torch.dtype | None) -> _Tested:
+    """Score of the model as it stands."""
+    from randommask.training.finetuning import headline, logits_of, scored
+
+    labels = job.sides["test"].labels
+    logits = logits_of(job.model, job.sides["test"], autocast=autocast)
+    fresh = torch.tensor(job.data.fresh, dtype=torch.int64)
+    apart = headline(scored(logits[fresh], labels[fresh], scale=job.scale)) if len(fresh) > 1 else None
+    return _Tested(scored(logits, labels, scale=job.scale), apart)
 
 
 def _report(run: RunFolder, job: Job, *, outcome: "Outcome", seconds: float) -> None:

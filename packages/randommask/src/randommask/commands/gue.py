@@ -1,22 +1,20 @@
 """`randommask gue --data GUE`: the tasks of GUE with the published recipe of each, several seeds, one table beside published scores."""
 
-import os
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
+from randommask.commands.launch import begin_together, in_all_processes, open_run
 from randommask.data.gue import BATCH, LEARNING_RATE, GueData, choose_tasks, read_task
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import RunOptions, choose_device
 from scarce_common_utils.records import Record, read_records, record_path, write_record
-from scarce_common_utils.resumption import begin, threads
+from scarce_common_utils.resumption import threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr, versions
 
 if TYPE_CHECKING:
@@ -78,31 +76,21 @@ class GueConfig(RunOptions):
 
 def gue(config: GueConfig) -> None:
     """Fine-tune on the tasks of GUE with their published recipes, over several seeds, and print one table."""
-    from randommask.training.processes import launched_rank
-
-    if launched_rank() == 0:
-        _gue(config)
-        return
-    # Under torchrun the others train along; the first alone writes, and speaks for all.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        try:
-            _gue(config)
-        except UserError:
-            sys.exit(2)
+    in_all_processes(lambda: _gue(config))
 
 
 def _gue(config: GueConfig) -> None:
-    from randommask.training.processes import join
+    from randommask.training.processes import share_of_batch
     from randommask.training.quiet import quiet_transformers
 
-    run, config = begin(
+    run, config, processes = begin_together(
         config,
-        package="randommask",
         command="gue",
         may_change=("device", "workers", "threads", "seeds", "tasks", "reduced"),
     )
     assert config.data is not None
     device = choose_device(config.device)
+    share_of_batch(config.batch_size)
     names = [] if config.tasks is None else [name.strip() for name in config.tasks.split(",") if name.strip()]
     chosen, left_out = choose_tasks(config.data, names, reduced=config.reduced)
     with quiet_transformers():
@@ -111,35 +99,23 @@ def _gue(config: GueConfig) -> None:
         if left_out:
             to_stderr(f"randommask: left out, having no train file: {', '.join(left_out)} (--reduced runs them on dev)")
         arm = "scratch" if config.model is None else "pretrained"
-        processes = join(device)
-        run = _run_folder(run, config, arm=arm, processes=processes)
+        run = open_run(run, processes, make=lambda: _made(config, arm=arm))
         to_stderr(f"randommask: run folder {run.path}")
-        with threads(config.threads):
+        with run, threads(config.threads):
             for data in read:
                 _run_task(run, config, data, arm=arm, device=device, processes=processes)
     if processes.main:
         _print_table(run, config, read, arm=arm)
 
 
-def _run_folder(run: RunFolder | None, config: GueConfig, *, arm: str, processes: "Processes") -> RunFolder:
-    """The run to go on with, or a new one that the first process makes for all; its refusal is everybody's."""
-    told: str | UserError = "" if run is None else str(run.path)
-    if run is None and processes.main:
-        try:
-            run = RunFolder.create(
-                config.out,
-                default_name=f"randommask-gue-{arm}",
-                package="randommask",
-                command="gue",
-                config=plain_config(config),
-            )
-            told = str(run.path)
-        except UserError as error:
-            told = error
-    told = processes.shared(told)
-    if isinstance(told, UserError):
-        raise told
-    return run or RunFolder(Path(told), package="randommask", command="gue", config=plain_config(config))
+def _made(config: GueConfig, *, arm: str) -> RunFolder:
+    return RunFolder.create(
+        config.out,
+        default_name=f"randommask-gue-{arm}",
+        package="randommask",
+        command="gue",
+        config=plain_config(config),
+    )
 
 
 def _print_table(run: RunFolder, config: GueConfig, read: Sequence[GueData], *, arm: str) -> None:
@@ -261,9 +237,9 @@ def _scores(predicted: torch.Tensor, data: GueData) -> dict[str, float | None]:
 
     targets, classes = data.data.test.targets, len(data.data.names)
     metric = macro_f1 if data.task.metric == "f1" else matthews
-    fresh = torch.tensor(data.fresh, dtype=torch.int64)
+    fresh = torch.tensor(data.data.fresh, dtype=torch.int64)
     return {
         "score": metric(confusion_matrix(predicted, targets, classes=classes)),
         "score_deduplicated": metric(confusion_matrix(predicted[fresh], targets[fresh], classes=classes)),
-        "test_rows_repeated": len(targets) - len(data.fresh),
+        "test_rows_repeated": len(targets) - len(fresh),
     }

@@ -10,18 +10,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 
 from randommask.commands.dna import StreamOptions, read_dna, refuse_two_sources
+from randommask.commands.launch import begin_together, in_all_processes, last_checkpoint, open_run
 from randommask.genome.held_out import Parts, describe_held_out
 from randommask.genome.store import Genome
 from randommask.genome.windows import GenomeWindows
 from randommask.methods import METHODS
 from randommask.schedule import MaskSchedule
-from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
+from randommask.training.processes import Processes, share_of_batch
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import begin, check_split, closing_lines, record_of, threads
-from scarce_common_utils.run_folder import RunFolder, to_stderr
+from scarce_common_utils.resumption import check_split, closing_lines, record_of, threads
+from scarce_common_utils.run_folder import RunFolder
 
 # Names that DNABERT, transformers' run_mlm.py and ProkBERT have for our options, for the error of an unknown option.
 PRETRAIN_HINTS = {
@@ -110,7 +111,7 @@ class PretrainConfig(StreamOptions, RunOptions):
     longest_unknown: Annotated[
         int, Option("Longest run of N and the like inside a window", at_least=0, unit="bases")
     ] = 0
-    batch_size: Annotated[int, Option("Windows a batch", at_least=1)] = 16
+    batch_size: Annotated[int, Option("Windows a batch, of all devices together", at_least=1)] = 16
     accumulation: Annotated[int, Option("Batches a step", at_least=1)] = 1
     learning_rate: Annotated[
         float | None, Option("At its peak; by default 3e-3 (tiny), 1e-3 (small), 4e-4", above=0.0, at_most=1.0)
@@ -172,29 +173,41 @@ class Job(NamedTuple):
 
 def pretrain(config: PretrainConfig) -> None:
     """Pretrain a BERT on DNA k-mers, with a mask that widens, and evaluate it on held-out DNA."""
+    in_all_processes(lambda: _pretrain(config))
+
+
+def _pretrain(config: PretrainConfig) -> None:
     began = time.monotonic()
-    run, config = begin(
+    run, config, processes = begin_together(
         config,
-        package="randommask",
         command="pretrain",
         may_change=("device", "workers", "checkpoint_every", "keep_checkpoints", "cache"),
     )
+    if config.cache is not None and processes.count > 1:
+        processes.by_main(lambda: build_job(config).device)  # makes the cache, which the others then read
     job = build_job(config)
-    config = job.config
-    if run is None:
-        name = f"randommask-pretrain-{config.method}-seed-{config.seed}"
-        run = RunFolder.create(
-            config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
-        )
+    run = open_run(run, processes, make=lambda: _made(job.config))
+    with run, threads(job.config.threads):
+        processes.by_main(lambda: _check(run, job))
+        _fit(run, job, processes, began=began)
+
+
+def _made(config: PretrainConfig) -> RunFolder:
+    name = f"randommask-pretrain-{config.method}-seed-{config.seed}"
+    return RunFolder.create(
+        config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
+    )
+
+
+def _check(run: RunFolder, job: Job) -> None:
+    """Write which DNA is trained on and which is held out, or compare it with what the run began with."""
     split = {
         "records": list(job.genome.names),
         "content_hash": job.genome.content_hash,
         "training": [list(stretch) for stretch in job.parts.training],
         "held_out": [list(stretch) for stretch in job.parts.held_out],
     }
-    check_split(run, split, place=config.dataset or ", ".join(config.genome) or "the sample")
-    with threads(config.threads):
-        _fit(run, job, began=began)
+    check_split(run, split, place=job.config.dataset or ", ".join(job.config.genome) or "the sample")
 
 
 def build_job(config: PretrainConfig) -> Job:
@@ -209,6 +222,7 @@ def build_job(config: PretrainConfig) -> Job:
             f"--device is {config.device!r}, but the Trainer takes the first visible one. Set CUDA_VISIBLE_DEVICES={device.index} "
             "and use --device cuda."
         )
+    share_of_batch(config.batch_size)
     schedule = config.schedule()
     tokens = config.tokens or _TOKENS[config.size]
     assert schedule.widths is not None
@@ -225,8 +239,8 @@ def build_job(config: PretrainConfig) -> Job:
     return Job(config, device, *read_dna(config, tokens=tokens))
 
 
-def _fit(run: RunFolder, job: Job, *, began: float) -> None:
-    """Train from the newest checkpoint, or from the start, to the end; evaluate, save, draw, print."""
+def _fit(run: RunFolder, job: Job, processes: Processes, *, began: float) -> None:
+    """Train from the newest checkpoint, or from the start, to the end; the first process evaluates, saves, draws, prints."""
     from randommask.training import pretraining
     from randommask.training.evaluation import log_frequencies, masked_losses
     from randommask.training.quiet import quiet_transformers
@@ -234,8 +248,7 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
     config = job.config
     with quiet_transformers():
         model, collator = model_and_collator(config)
-        checkpoint = newest_checkpoint(run.checkpoints, to_stderr)
-        run.cut_metrics(0 if checkpoint is None else checkpoint_step(checkpoint))
+        checkpoint = last_checkpoint(run, processes)
         placement = pretraining.Placement(job.device, config.precision, config.workers)
         every = config.checkpoint_every or max(1, config.steps // 10)
         pretraining.pretrain(
@@ -249,6 +262,8 @@ def _fit(run: RunFolder, job: Job, *, began: float) -> None:
             ),
             resume_from=checkpoint,
         )
+        if not processes.main:
+            return
         rows = masked_losses(
             model,
             evenly(job.held_out, config.evaluation_windows),

@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 
 from randommask.data.labelled import Labelled, Side, label_names, overlaps, sided
 from randommask.data.splits import split_by_sequence
-from randommask.data.tables import Table, read_table
+from randommask.data.tables import read_table
 from scarce_common_utils.errors import UserError
 
 LEARNING_RATE: Final = 3e-5
@@ -56,12 +56,11 @@ TASKS: Final[dict[str, GueTask]] = _tasks()
 
 
 class GueData(NamedTuple):
-    """A task's rows; `reduced` if trained on dev; `fresh` test rows that stand in no other file."""
+    """A task's rows; `reduced` if trained on dev."""
 
     task: GueTask
     data: Labelled
     reduced: bool
-    fresh: list[int]
 
     @property
     def title(self) -> str:
@@ -122,18 +121,7 @@ def read_task(folder: Path, name: str) -> GueData:
     names = label_names(tables["train"].labels)
     sides: dict[str, Side] = {stem: sided(stem, tables[stem], names) for stem in ("train", "dev", "test")}
     data = Labelled(names, sides["train"], sides["dev"], sides["test"], overlaps(tables))
-    return GueData(TASKS[name], data, "train" not in files, _fresh(tables))
-
-
-def _fresh(tables: dict[str, Table]) -> list[int]:
-    """Test rows, the first of each sequence, that stand neither in train nor in dev."""
-    seen = {*tables["train"].sequences, *tables["dev"].sequences}
-    rows = []
-    for row, sequence in enumerate(tables["test"].sequences):
-        if sequence not in seen:
-            seen.add(sequence)
-            rows.append(row)
-    return rows
+    return GueData(TASKS[name], data, "train" not in files)
 
 
 def _file(folder: Path, name: str, stem: str) -> Path | None:

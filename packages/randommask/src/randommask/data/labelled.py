@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from randommask.data.splits import repeated, split_by_sequence
+from randommask.data.splits import fresh_rows, repeated, split_by_sequence
 from randommask.data.tables import Table, read_table
 from scarce_common_utils.errors import UserError
 
@@ -35,6 +35,11 @@ class Labelled(NamedTuple):
     dev: Side
     test: Side
     split: dict[str, Any]
+
+    @property
+    def fresh(self) -> list[int]:
+        """Test rows, the first of each sequence, that stand neither in train nor in dev."""
+        return fresh_rows(self.test.sequences, self.train.sequences, self.dev.sequences)
 
 
 def read_labelled(

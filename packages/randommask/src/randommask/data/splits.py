@@ -48,3 +48,19 @@ def repeated(rows: Sequence[str], earlier: Sequence[str]) -> int:
     """How many of `rows` stand in `earlier` too."""
     known = set(earlier)
     return sum(row in known for row in rows)
+
+
+def fresh_rows(rows: Sequence[str], *earlier: Sequence[str]) -> list[int]:
+    """Indices of `rows`, the first of each sequence, that stand in none of `earlier`: what a score without repeats is over.
+
+    Example:
+        >>> fresh_rows(["A", "C", "C", "T"], ["A"], ["G"])
+        [1, 3]
+    """
+    seen = set().union(*earlier)
+    found = []
+    for row, sequence in enumerate(rows):
+        if sequence not in seen:
+            seen.add(sequence)
+            found.append(row)
+    return found

@@ -6,7 +6,6 @@ kept beside the last ones: dev loss often picks an early epoch, so both are repo
 Letters   N rows, P pieces, T tokens, K classes.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,10 +28,10 @@ from randommask.training.chunking import collate_pieces, even_pieces, pooled
 from randommask.training.classification import Score, score
 from randommask.training.encoders import specials_of
 from randommask.training.pretraining import Placement
+from randommask.training.processes import share_of_batch
 from randommask.training.quiet import quiet_transformers
 from randommask.training.regression import Fit, fit
 from scarce_common_utils.checkpoints import adopt_folder
-from scarce_common_utils.errors import UserError
 from scarce_common_utils.progress import Progress
 
 _BEST = "best.pt"
@@ -118,6 +117,9 @@ def finetune(
 ) -> Tuned:
     """Train `model` in place to its last step; the weights of the best dev epoch are returned beside.
 
+    Several processes share each batch; an epoch's last one, where rows run out, is filled up with the epoch's first. The first
+    process alone logs and keeps checkpoints.
+
     Args:
         model: a classifier of K classes, or of one number.
         train: rows to learn from, shuffled each epoch.
@@ -163,8 +165,12 @@ def predict(
     model: Any, rows: Encoded, *, autocast: torch.dtype | None = None, batch_size: int = 128, scale: Scale | None = None
 ) -> Score | Fit:
     """Score a model on all rows; its mode is left as it was. `scale` makes it a regression."""
-    logits = logits_of(model, rows, autocast=autocast, batch_size=batch_size)
-    return score(logits, rows.labels) if scale is None else fit(logits[:, 0] * scale.std + scale.mean, rows.labels)
+    return scored(logits_of(model, rows, autocast=autocast, batch_size=batch_size), rows.labels, scale=scale)
+
+
+def scored(logits: Tensor, labels: Tensor, *, scale: Scale | None = None) -> Score | Fit:
+    """Score of logits Float32[N K], or of a regression's one number a row in the units of `scale`."""
+    return score(logits, labels) if scale is None else fit(logits[:, 0] * scale.std + scale.mean, labels)
 
 
 def logits_of(model: Any, rows: Encoded, *, autocast: torch.dtype | None = None, batch_size: int = 128) -> Tensor:
@@ -218,20 +224,6 @@ def headline(found: Score | Fit) -> float:
     return found.mcc if isinstance(found, Score) else found.pearson
 
 
-def share_of_batch(batch_size: int) -> int:
-    """Rows of one of the processes that torchrun began, so that together they make the batch.
-
-    Raises:
-        UserError: the batch cannot be dealt evenly.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if batch_size % processes:
-        raise UserError(
-            f"--batch-size is {batch_size}, which {processes} processes cannot share evenly. Choose a multiple."
-        )
-    return batch_size // processes
-
-
 def _arguments(folder: Path, *, tuning: Tuning, placement: Placement, total: int, seed: int) -> TrainingArguments:
     device = placement.device
     arguments = TrainingArguments(
@@ -253,6 +245,7 @@ def _arguments(folder: Path, *, tuning: Tuning, placement: Placement, total: int
         dataloader_pin_memory=device.type == "cuda",
         report_to="none",
         disable_tqdm=True,
+        log_level_replica="error",  # the Trainer would raise it to warnings in all processes but the first
         seed=seed,
     )
     if arguments.n_gpu > 1:
@@ -310,12 +303,16 @@ class _Watcher(TrainerCallback):
         number = len(self.history) + 1
         epoch = float(state.epoch or number)
         self.history.append((epoch, found.loss, headline(found)))
-        self.log(state.global_step - 1, epoch=epoch, dev_loss=found.loss, **{self._name: headline(found)})
+        if state.is_world_process_zero:
+            self.log(state.global_step - 1, epoch=epoch, dev_loss=found.loss, **{self._name: headline(found)})
         if self.best is None or found.loss < self.best[0]:
             weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
             self.best = (found.loss, number, weights)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        args.distributed_state.wait_for_everyone()  # until each process has put its random state in
+        if not state.is_world_process_zero:
+            return
         source = self.checkpoints / "trainer" / f"checkpoint-{state.global_step}"
         torch.save({"best": self.best, "history": self.history}, source / _BEST)
         adopt_folder(source, self.checkpoints, step=state.global_step)

@@ -22,13 +22,22 @@ REGRESSIONS = {
 }
 
 
+class Fresh(NamedTuple):
+    """Headline numbers over those `rows` of the test set that repeat no other row; None where they are fewer than two."""
+
+    last: float | None
+    chosen: float | None
+    rows: int
+
+
 class Outcome(NamedTuple):
-    """What training gave: the test scores of the last weights and of those of the lowest dev loss; floors by name."""
+    """What training gave: test scores of the last weights and of those of the lowest dev loss; floors by name; without repeats."""
 
     tuned: Tuned
     last: Score | Fit
     chosen: Score | Fit
     floors: dict[str, float]
+    fresh: Fresh
 
     @property
     def metric(self) -> str:
@@ -43,7 +52,10 @@ def numbers_of(outcome: Outcome, *, split: Mapping[str, Any]) -> dict[str, float
         f"{metric}_last": headline(last),
         f"{metric}_chosen": headline(chosen),
         "chosen_epoch": outcome.tuned.epoch,
+        f"{metric}_last_deduplicated": outcome.fresh.last,
+        f"{metric}_chosen_deduplicated": outcome.fresh.chosen,
         "test_rows": split["counts"]["test"],
+        "test_rows_repeated": split["counts"]["test"] - outcome.fresh.rows,
         "test_rows_also_in_train": split["repeated"]["test rows also in train"],
     }
     if isinstance(last, Fit) and isinstance(chosen, Fit):
@@ -75,15 +87,28 @@ def rows_in_words(data: Labelled, sides: Mapping[str, Encoded], *, k: int) -> st
 
 
 def scores_in_words(outcome: Outcome) -> str:
-    """The printed table, beside the regressions."""
+    """The printed table: the whole test set, beside it its rows without repeats, and the regressions."""
     kind = "logistic " if outcome.metric == "mcc" else "ridge "
     rows = [
-        ["last epoch", score_cell(outcome.last)],
-        [f"epoch {outcome.tuned.epoch}, lowest dev loss", score_cell(outcome.chosen)],
-        *([kind + text, f"{outcome.floors[name]:.3f}"] for name, text in REGRESSIONS.items() if name in outcome.floors),
+        ["last epoch", score_cell(outcome.last), _cell(outcome.fresh.last)],
+        [f"epoch {outcome.tuned.epoch}, lowest dev loss", score_cell(outcome.chosen), _cell(outcome.fresh.chosen)],
+        *(
+            [kind + text, f"{outcome.floors[name]:.3f}", ""]
+            for name, text in REGRESSIONS.items()
+            if name in outcome.floors
+        ),
     ]
     heading = "MCC" if outcome.metric == "mcc" else "Pearson r"
-    return table(["whole test set", heading], rows) + "\nThe model kept is that of the lowest dev loss."
+    lines = [
+        table(["whole test set", heading, "without repeats"], rows),
+        f"without repeats: {outcome.fresh.rows} test rows, each sequence once, that stand neither in train nor in dev",
+        "The model kept is that of the lowest dev loss.",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def score_cell(score: Score | Fit) -> str:
@@ -150,6 +175,7 @@ in the training rows. The weights in this folder are those of epoch {numbers["ch
 | whole test set | {"MCC" if labels else "Pearson r"} |
 |---|---|
 | this folder (epoch {numbers["chosen_epoch"]}) | {numbers[f"{metric}_chosen"]:.3f} |
+| the same, without {numbers["test_rows_repeated"]} rows that repeat others | {_cell(numbers[f"{metric}_chosen_deduplicated"])} |
 | after the last epoch | {numbers[f"{metric}_last"]:.3f} |
 {floors}
 One seed says little.

@@ -22,6 +22,7 @@ from randommask.identities import UNIFORM_ENTROPY, count_hidden, masked_share
 from randommask.masking import IGNORED
 from randommask.numbering import NumberedExample
 from randommask.schedule import MaskSchedule, Phase
+from randommask.training.processes import share_of_batch
 from randommask.training.trainer import RandomMaskTrainer
 from scarce_common_utils.checkpoints import adopt_folder
 from scarce_common_utils.errors import UserError
@@ -29,7 +30,7 @@ from scarce_common_utils.progress import Progress
 
 
 class Optimisation(NamedTuple):
-    """How the weights move: `steps` of `batch_size` x `accumulation` windows, and AdamW's numbers."""
+    """How the weights move: `steps` of `batch_size` x `accumulation` windows, of all processes together, and AdamW's numbers."""
 
     steps: int
     batch_size: int
@@ -76,7 +77,7 @@ def pretrain(
     watch: Watch,
     resume_from: Path | None = None,
 ) -> None:
-    """Train `model` in place.
+    """Train `model` in place; of several processes, which share each batch, the first alone logs and keeps checkpoints.
 
     Args:
         model: a `MaskedBert`; moved to the device.
@@ -111,19 +112,19 @@ def pretrain(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    if scratch.is_dir() and not any(scratch.iterdir()):
+    if trainer.is_world_process_zero() and scratch.is_dir() and not any(scratch.iterdir()):
         scratch.rmdir()
 
 
 def training_arguments(
     folder: Path, *, optimisation: Optimisation, placement: Placement, log_every: int, save_every: int, seed: int
 ) -> TrainingArguments:
-    """TrainingArguments of one run on one device."""
+    """TrainingArguments of one run, on one device or on as many as there are processes."""
     device = placement.device
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=optimisation.steps,
-        per_device_train_batch_size=optimisation.batch_size,
+        per_device_train_batch_size=share_of_batch(optimisation.batch_size),
         gradient_accumulation_steps=optimisation.accumulation,
         learning_rate=optimisation.learning_rate,
         warmup_steps=round(optimisation.warm_up_share * optimisation.steps),
@@ -142,6 +143,7 @@ def training_arguments(
         dataloader_pin_memory=device.type == "cuda",
         report_to="none",
         disable_tqdm=True,
+        log_level_replica="error",  # the Trainer would raise it to warnings in all processes but the first
         seed=seed,
     )
     if arguments.n_gpu > 1:
@@ -175,12 +177,15 @@ class _Watcher(TrainerCallback):
                 "smaller learning rate in a new run."
             )
         numbers = {name: float(value) for name, value in logs.items() if name != "epoch"}
-        self.watch.log(state.global_step - 1, **numbers)
+        if state.is_world_process_zero:
+            self.watch.log(state.global_step - 1, **numbers)
         self.shown = {"loss": numbers["loss"], "width": numbers.get("mask_width", 0.0)}
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        source = self.scratch / f"checkpoint-{state.global_step}"
-        adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
+        args.distributed_state.wait_for_everyone()  # until each process has put its random state in
+        if state.is_world_process_zero:
+            source = self.scratch / f"checkpoint-{state.global_step}"
+            adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
 
 
 class Expected(NamedTuple):

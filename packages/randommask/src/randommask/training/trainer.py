@@ -147,9 +147,10 @@ class RandomMaskTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's log with `mask_width`, `masked_share` and `hidden_bases` since the last one."""
+        """Trainer's log with `mask_width`, and `masked_share` and `hidden_bases` over all processes since the last one."""
         if "loss" in logs and self._counts is not None and self._width is not None:
-            maskable, masked, hidden = self._counts.tolist()
+            counts: Any = self.accelerator.reduce(self._counts)
+            maskable, masked, hidden = counts.tolist()
             logs = logs | {
                 "mask_width": int(self._width),
                 "masked_share": masked / max(maskable, 1),
