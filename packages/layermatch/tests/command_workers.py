@@ -1,6 +1,7 @@
 """What each of two gloo processes does with the command line; in a module of its own, so that another process can import it."""
 
 import os
+import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def said(name):
         redirect_stderr(err),
     ):
         yield
+
+
+def launched(words, folder, environment):
+    """`python -m layermatch.commands WORDS` in the folder, with the environment. It prints into `printed.txt`; no figures."""
+    os.environ.clear()
+    os.environ |= environment
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    from layermatch.commands import main, outcome
+
+    outcome.draw_figures, outcome.draw_views = lambda folder, lines, **_: [], lambda path, rows, **_: path
+    with Path("printed.txt").open("w") as out, redirect_stdout(out):
+        code = main(words)
+    sys.exit(code)
 
 
 def worker(rank, folder, environments):

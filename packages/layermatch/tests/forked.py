@@ -10,7 +10,8 @@ import torch
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 if METHOD == "forkserver":
     multiprocessing.set_forkserver_preload(
-        ["layermatch.commands.train", "accelerate", "cyclopts", "sklearn.datasets", "PIL.Image"]
+        # torch's optimizers load torch._dynamo when the first one is built, which costs as much as torch itself
+        ["layermatch.commands.train", "torch._dynamo", "accelerate", "cyclopts", "sklearn.datasets", "PIL.Image"]
     )
 
 

@@ -22,6 +22,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(outcome_module, "draw_figures", lambda folder, lines, **_: [])
+        patched.setattr(outcome_module, "draw_views", lambda path, rows, **_: path)
         assert main([*TRAIN, "--tracker", "none", "--out", str(folder)]) == 0
     return folder
 
@@ -29,6 +30,8 @@ def run(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(outcome_module, "draw_figures", lambda folder, lines, **_: [])
+    monkeypatch.setattr(outcome_module, "draw_views", lambda path, rows, **_: path)
 
 
 @pytest.fixture(scope="module")
