@@ -161,9 +161,9 @@ class LayerMatchClassifier(ClassifierMixin, BaseEstimator):
             self.image_shape_ = (*samples.shape[2:], samples.shape[1])
             self.mean_, self.scale_ = map(numpy.asarray, measure(samples))
         else:
-            vectors, y = validate_data(self, X, y, dtype=numpy.float64)
-            labels, side = read_labels(y), 0
-            self.mean_, deviation = numpy.mean(vectors, axis=0), numpy.std(vectors, axis=0)
+            checked, y = validate_data(self, X, y, dtype=numpy.float64)
+            vectors, labels, side = numpy.asarray(checked), read_labels(y), 0
+            self.mean_, deviation = vectors.mean(axis=0), vectors.std(axis=0)
             self.scale_ = numpy.where(deviation > 0, deviation, 1.0)
             samples = self._standardised(vectors).float()
         self.classes_ = labels.classes
@@ -227,7 +227,7 @@ def refuse(chosen: LayerMatchClassifier, *, kind: str) -> None:
             raise ValueError(f"{name} is {value!r}. Choose a whole number from {least} on.")
     for name, (low, high) in REAL.items():
         value = getattr(chosen, name)
-        if value is not None and (not isinstance(value, Real) or not low <= value <= high):
+        if value is not None and (not isinstance(value, Real) or not low <= float(value) <= high):
             raise ValueError(f"{name} is {value!r}. Choose a number from {low:g} to {high:g}.")
     known = settings_of(chosen.method)
     fresh = type(chosen)()
