@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from distributed import diagnostics_workers as workers
+from forked import run_together
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="th
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
-    mp.spawn(workers.everything, args=(2, str(folder)), nprocs=2)
+    run_together(workers.everything, 2, str(folder), count=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from distributed import scenarios
+from forked import run_together
 from imwa import IMWA
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
@@ -22,7 +22,7 @@ def _one_thread():
 def found(request, tmp_path_factory):
     """Of every process what it came to."""
     folder = tmp_path_factory.mktemp("store")
-    mp.spawn(scenarios.everything, args=(request.param, str(folder)), nprocs=request.param)
+    run_together(scenarios.everything, request.param, str(folder), count=request.param)
     return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 

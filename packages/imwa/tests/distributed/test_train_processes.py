@@ -1,4 +1,4 @@
-"""`imwa train` started by torchrun: two and four gloo processes against one, a kill and a resume, and what is refused."""
+"""`imwa train` as torchrun starts it: two and four gloo processes against one, a kill and a resume, and what is refused."""
 
 import json
 import os
@@ -11,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distributed.train_workers import trained
+from forked import finished
+from imwa.commands import main
 from imwa.training.company import Company
 from scarce_common_utils.errors import UserError
 
@@ -32,24 +35,16 @@ CODE = "import sys; from imwa.commands import main; sys.exit(main(sys.argv[1:]))
 
 
 def launch(processes, words, folder):
-    """A started run; torchrun's own variables, without its agent, so that each process's exit can be looked at."""
+    """A started torchrun."""
     (folder / "code.py").write_text(CODE)
-    launcher = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += [] if processes == 1 else ["--nproc-per-node", str(processes)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
         [*launcher, str(folder / "code.py"), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
-
-
-def finished(processes, words, folder):
-    process = launch(processes, words, folder)
-    out, error = process.communicate(timeout=200)
-    return process.returncode, out, error
 
 
 def lines(run):
@@ -67,20 +62,21 @@ def same_model(one, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    code, _, error = finished(1, [*WORDS, "--out", str(folder / "run")], folder)
-    assert code == 0, error
-    return folder / "run"
+    run = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+        assert main([*WORDS, "--out", str(run)]) == 0
+    return run
 
 
 def test_four_processes_write_the_run_of_one(alone, tmp_path):
     run, processes = tmp_path / "run", 4
-    code, out, error = finished(processes, [*WORDS, "--deterministic", "--out", str(run)], tmp_path)
-    assert code == 0, error
+    codes, printed = finished(processes, tmp_path / "said", trained, [*WORDS, "--deterministic", "--out", str(run)])
+    assert codes == [0] * processes, printed
     assert lines(run) == lines(alone)
     assert numbers(run) == numbers(alone)
     assert same_model(run, alone)
-    assert out.count("Run folder:") == 1
+    assert ["Run folder:" in said for said in printed] == [True, False, False, False]
     folders = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert folders == [f"process-{rank}-of-{processes}" for rank in range(processes)]
 
@@ -97,9 +93,9 @@ def test_two_processes_killed_within_an_episode_resume_to_the_bits_of_one(alone,
         os.kill(pid, signal.SIGKILL)
     process.wait()
     assert not (run / "result.json").exists()
-    code, _, error = finished(2, ["train", "--resume", str(run)], tmp_path)
-    assert code == 0, error
-    assert "goes on at step" in error
+    codes, printed = finished(2, tmp_path / "said", trained, ["train", "--resume", str(run)])
+    assert codes == [0, 0], printed
+    assert "goes on at step" in printed[0]
     assert lines(run) == lines(alone)
     assert same_model(run, alone)
 
@@ -133,7 +129,9 @@ def children_of(run):
 
 
 def test_more_processes_than_replicas_are_refused(tmp_path):
-    code, _, error = finished(2, ["train", "digits", "--method", "single", "--out", str(tmp_path / "run")], tmp_path)
-    assert code != 0
-    assert "2 processes were started, but --method single trains 1 replica" in error
+    words = ["train", "digits", "--method", "single", "--out", str(tmp_path / "run")]
+    codes, printed = finished(2, tmp_path / "said", trained, words)
+    assert codes == [2, 2]
+    for said in printed:
+        assert "2 processes were started, but --method single trains 1 replica" in said
     assert not (tmp_path / "run").exists()

@@ -1,16 +1,14 @@
 """Each example runs, and what IMWA adds to its loop is a few lines, re-indentation aside."""
 
 import difflib
-import os
 import re
 import runpy
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from forked import finished
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("plain", "accelerate", "lightning", "transformers", "distributed")
@@ -51,29 +49,10 @@ def test_it_runs_and_learns(name, file, capsys, monkeypatch, tmp_path):
 
 @needs_checkout
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch was built without distributed")
-@pytest.mark.timeout(900)  # starting processes is slow where others work
 @pytest.mark.parametrize(("file", "processes"), [("before", 2), ("after", 4)])
-def test_it_runs_and_learns_in_several_processes(file, processes):
+def test_it_runs_and_learns_in_several_processes(file, processes, tmp_path):
     """What torchrun does, without its own process: ranks that find each other by environment variables."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {
-        "WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "distributed" / f"{file}.py")],
-            env=os.environ | common | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    outputs = [process.communicate(timeout=840) for process in ranks]
-    assert [process.returncode for process in ranks] == [0] * processes, outputs
-    assert_learned(outputs[0][0])
+    script = str(EXAMPLES / "distributed" / f"{file}.py")
+    codes, printed = finished(processes, tmp_path / "said", runpy.run_path, script, None, "__main__")
+    assert codes == [0] * processes, printed
+    assert_learned(printed[0])

@@ -1,7 +1,6 @@
-"""A small Trainer for the tests; as a script one of several processes: torchrun's variables, and FILE for its final model."""
+"""A small Trainer for the tests, and what each of several processes does with it."""
 
 import os
-import sys
 
 import torch
 import transformers
@@ -57,7 +56,8 @@ def trainer_of(kind, folder, callbacks=(), *, dropout=0.2, data=None, **options)
     return found
 
 
-def main(folder):
+def train_together(folder):
+    """One process of torchrun's; its final model is left in the folder."""
     from imwa.integrations.transformers import IMWACallback, IMWATrainer, one_trainer_per_process
 
     group = one_trainer_per_process("gloo")
@@ -68,7 +68,3 @@ def main(folder):
     torch.save([trainer.args.world_size, trainer.state.global_step, trainer.model.state_dict()], f"{folder}/{rank}.pt")
     torch.distributed.monitored_barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
