@@ -6,6 +6,7 @@ renamed into place before the file itself, so at every moment each name holds th
 and a checkpoint that anything cut short is recognised, named, and the one before it is used.
 """
 
+import errno
 import hashlib
 import os
 import pickle
@@ -13,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -43,7 +44,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
     aside = path.with_suffix(".pt.part")
     try:
         with aside.open("wb") as file:
-            torch.save(state, file)
+            _save(state, file)
             _sync(file)
         sums = f"{_digest(aside)}  {path.name}\n"
         write_atomically(path.with_suffix(".sha256"), sums.encode())
@@ -189,6 +190,17 @@ def _forget_older(folder: Path, *, newest: Path, keep: int) -> None:
         else:
             path.unlink(missing_ok=True)
             path.with_suffix(".sha256").unlink(missing_ok=True)
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    """`torch.save`, whose writer answers a disk that refuses with a RuntimeError about its own container."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        refusal = error.__context__
+        if not isinstance(refusal, OSError):
+            raise
+        raise OSError(refusal.errno, os.strerror(refusal.errno or errno.EIO), file.name) from error
 
 
 def _digest(path: Path) -> str:

@@ -1,0 +1,59 @@
+"""Row 7: SIGTERM and SIGINT, sent for real: the step under way is kept, the exit code says which, no process is left, resume is equal."""
+
+import os
+import signal
+from pathlib import Path
+
+from faults.bench import Bench, Row, checkpoints, uniform
+from faults.rows.kill import being_written, sleep_in
+
+
+def count(bench: Bench, size: str) -> int:
+    """20, or 500."""
+    return 20 if size == "small" else 500
+
+
+def case(bench: Bench, number: int) -> list[str]:
+    """Four kinds in turn: SIGTERM, SIGINT, both one after the other, and one during a save."""
+    form = number // 4 % len(bench.job.forms)
+    kind, generator = number % 4, bench.generator(7, number)
+    _, seconds = bench.whole(form)
+    folder = bench.folder(f"signalled-{number}")
+    child = bench.start([*bench.words(form), "--out", str(folder)])
+    first = (signal.SIGTERM, signal.SIGINT)[kind % 2]
+    child.wait_for(lambda: (folder / "metrics.jsonl").is_file())
+    if kind == 3:
+        child.wait_for(lambda: being_written(folder))
+    else:
+        sleep_in(child, uniform(generator, 0.0, 0.5) * seconds)
+    child.send(first)
+    if kind == 2:
+        child.send(signal.SIGINT)
+    ended = child.wait()
+    left = children_of_group(child.pid)
+    found = [f"process {pid} was left behind" for pid in left]
+    if ended.code == 0:  # it came to its end before the signal
+        return found + bench.go_on(folder, form)
+    if ended.code != 128 + first:
+        return [*found, f"{first.name} ended with {ended.code}: {ended.last}"]
+    if "stopped by" not in ended.last:
+        found.append(f"no sentence said so, but {ended.last!r}")
+    if "is kept" in ended.last and not checkpoints(folder):
+        found.append(f"it said {ended.last!r}, and no checkpoint is there")
+    return found + bench.go_on(folder, form, shell=number == 0)
+
+
+def children_of_group(parent: int) -> list[int]:
+    """Processes of the group that the command `parent` made; Linux alone can tell."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat") if os.path.isdir("/proc") else ():
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == parent and int(entry.parent.name) != parent:
+            found.append(int(entry.parent.name))
+    return found
+
+
+ROW = Row(7, "SIGTERM and SIGINT, twice and during a save", count, case)
