@@ -68,6 +68,18 @@ def test_specials_padding_and_unknown_are_never_masked(tokenizer):
     assert torch.equal(batch["input_ids"][padded < 5], padded[padded < 5])
 
 
+@pytest.mark.parametrize("rows", [["ACG"], ["N" * 20], ["ACG", "N" * 20, "A"], ["GATTACAGATTACA"]])
+@pytest.mark.parametrize("width", [6, 14])
+def test_a_batch_of_one_of_too_few_bases_or_of_n_alone(tokenizer, rows, width):
+    batch = RandomMaskCollator(tokenizer, schedule=width, probability=1.0)(rows)
+    targets = [max(0, len(row) - 5) * ("N" not in row) for row in rows]  # every k-mer is a centre
+    assert (batch["labels"] != -100).sum(1).tolist() == targets
+    assert len(batch["masked_positions"]) == sum(targets)
+    assert batch["attention_mask"].sum(1).tolist() == [max(0, len(row) - 5) + 2 for row in rows]
+    if not sum(targets):
+        assert torch.equal(batch["input_ids"], tokenizer(rows, padding=True, return_tensors="pt")["input_ids"])
+
+
 def test_a_special_tokens_mask_of_the_users_own_is_respected(tokenizer):
     collator = RandomMaskCollator(tokenizer, schedule=1, probability=1.0)
     batch = collator([{"input_ids": [2, 5, 6, 7, 3], "special_tokens_mask": [1, 0, 1, 0, 1]}])

@@ -88,8 +88,9 @@ def kmer_ids(codes: numpy.ndarray, k: int, *, overlap: bool = True, out: numpy.n
     if tokens and rows.shape[0]:
         stride = 1 if overlap else k
         together = max(1, _BLOCK // length)
-        # three rows of uint8, then, as uint16, a half and the whole number: two bytes each
-        space = numpy.empty((7, together * min(length, (_BLOCK - 1) * stride + k)), dtype=numpy.uint8)
+        longest = together * min(length, (_BLOCK - 1) * stride + k)
+        # three rows of uint8, then, as uint16, a half and the whole number: two bytes each, at even addresses
+        space = numpy.empty((7, longest + longest % 2), dtype=numpy.uint8)
         for row in range(0, rows.shape[0], together):
             for start in range(0, tokens, _BLOCK):
                 stop = min(start + _BLOCK, tokens)

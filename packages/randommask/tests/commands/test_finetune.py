@@ -152,6 +152,37 @@ def test_the_score_without_repeats_stands_beside_the_plain_one(tables, tmp_path,
     assert "| the same, without 4 rows that repeat others | 1.000 |" in (out / "model" / "README.md").read_text()
 
 
+def test_a_loss_that_is_no_number_stops_after_its_epoch_and_the_last_good_checkpoint_stays(
+    tables, tmp_path, monkeypatch, capsys
+):
+    import randommask.training.finetuning as finetuning
+
+    learn, calls = finetuning._PoolingTrainer.compute_loss, []
+
+    def broken(self, *inputs, **words):
+        calls.append(1)
+        return learn(self, *inputs, **words) * (float("nan") if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(finetuning._PoolingTrainer, "compute_loss", broken)
+    out = tmp_path / "run"
+    words = [
+        "--dev",
+        str(tables["dev"]),
+        "--test",
+        str(tables["test"]),
+        "--k",
+        "3",
+        "--batch-size",
+        "15",
+        "--epochs",
+        "2",
+    ]
+    assert main(["finetune", str(tables["train"]), *words, "--no-regressions", "--out", str(out)]) == 2
+    assert "The dev loss is nan after step 8. The last good checkpoint is kept" in capsys.readouterr().err
+    assert [path.name for path in (out / "checkpoints").glob("step-*")] == ["step-00000004"]
+    assert not (out / "result.json").exists()
+
+
 def test_rows_without_a_kmer_are_counted(tables, tmp_path, capsys):
     mixed = tmp_path / "mixed.csv"
     mixed.write_text("\n".join(["sequence,label", "AC,1", "GT,0", "A,1", *rows(9, 5)]))

@@ -177,6 +177,30 @@ def test_resume_ends_with_the_same_bits(whole_and_killed, tmp_path, workers):
     assert numbers[0] == numbers[1]
 
 
+def test_a_loss_that_is_no_number_stops_at_its_step_and_the_last_good_checkpoint_stays(
+    genome, tmp_path, monkeypatch, capsys
+):
+    from randommask.training.trainer import RandomMaskTrainer
+
+    learn, calls = RandomMaskTrainer.compute_loss, []
+
+    def broken(self, model, inputs, *others, **words):
+        calls.append(1)
+        loss = learn(self, model, inputs, *others, **words)
+        return loss * float("nan") if len(calls) == 8 else loss
+
+    monkeypatch.setattr(RandomMaskTrainer, "compute_loss", broken)
+    out = tmp_path / "run"
+    assert main(["pretrain", str(genome), *QUICK, "--checkpoint-every", "5", "--out", str(out)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "The loss is nan at step 8. The last good checkpoint is kept; go on with a smaller learning rate" in error
+    assert [path.name for path in (out / "checkpoints").glob("step-*")] == ["step-00000005"]
+    weights = load_file(out / "checkpoints" / "step-00000005" / "model.safetensors")
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+    assert not (out / "result.json").exists()
+    assert len(metrics(out)) == 7
+
+
 def test_a_torn_checkpoint_is_named_and_the_older_one_used(genome, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["pretrain", str(genome), *QUICK, "--checkpoint-every", "6", "--out", str(out)]) == 0

@@ -6,6 +6,7 @@ kept beside the last ones: dev loss often picks an early epoch, so both are repo
 Letters   N rows, P pieces, T tokens, K classes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from randommask.training.processes import share_of_batch
 from randommask.training.quiet import quiet_transformers
 from randommask.training.regression import Fit, fit
 from scarce_common_utils.checkpoints import adopt_folder
+from scarce_common_utils.errors import UserError
 from scarce_common_utils.progress import Progress
 
 _BEST = "best.pt"
@@ -131,6 +133,9 @@ def finetune(
         seed: of order and dropout.
         scale: of the targets of a regression; None for classes.
         resume_from: a checkpoint folder to go on from.
+
+    Raises:
+        UserError: the dev loss is no longer a number; the step is named, the last good checkpoint stays.
     """
     scratch = checkpoints / "trainer"
     steps_an_epoch = -(-len(train) // tuning.batch_size)
@@ -300,6 +305,11 @@ class _Watcher(TrainerCallback):
 
     def _score(self, state: TrainerState, model: Any) -> None:
         found = predict(model, self.dev, autocast=self.placement.autocast, scale=self.scale)
+        if not math.isfinite(found.loss):
+            raise UserError(
+                f"The dev loss is {found.loss} after step {state.global_step}. The last good checkpoint is kept; go on with a "
+                "smaller learning rate in a new run."
+            )
         number = len(self.history) + 1
         epoch = float(state.epoch or number)
         self.history.append((epoch, found.loss, headline(found)))

@@ -9,6 +9,7 @@ Source    DNABERT's README and MultiMolecule's card: beta2 0.98, learning rate 4
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ from randommask.training.trainer import RandomMaskTrainer
 from scarce_common_utils.checkpoints import adopt_folder
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.progress import Progress
+from scarce_common_utils.signals import Stopped, StopRequest, stop_requests
+
+_LOGGING = "logging.pt"  # in a checkpoint: what the log had gathered since its last line
 
 
 class Optimisation(NamedTuple):
@@ -90,6 +94,7 @@ def pretrain(
 
     Raises:
         UserError: the loss is no longer a number; the step is named, the last good checkpoint stays.
+        Stopped: a signal asked for it; one process keeps the step that was under way, several end at once.
     """
     scratch = watch.checkpoints / "trainer"
     arguments = training_arguments(
@@ -101,19 +106,34 @@ def pretrain(
         seed=collator.seed,
     )
     begun = 0 if resume_from is None else int(resume_from.name.removeprefix("step-"))
-    with Progress(optimisation.steps, "steps", label="randommask", start=begun) as bar:
+    several = arguments.world_size > 1
+    with (
+        Progress(optimisation.steps, "steps", label="randommask", start=begun) as bar,
+        nullcontext(StopRequest()) if several else stop_requests() as request,
+    ):
         trainer = RandomMaskTrainer(
             model,
             arguments,
             data_collator=collator,
             train_dataset=windows,
             shuffle=windows.recipe == "strided",
-            callbacks=[_Watcher(watch, scratch, bar)],
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Watcher(watch, scratch, bar, request=request, logging=trainer.logging_state))
+        if resume_from is not None:
+            trainer.load_logging_state(_logging_state(resume_from))
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     if trainer.is_world_process_zero() and scratch.is_dir() and not any(scratch.iterdir()):
         scratch.rmdir()
+    if request.signal is not None and trainer.state.global_step < optimisation.steps:
+        kept = f"Step {trainer.state.global_step} of {optimisation.steps} is kept"
+        raise Stopped(request.signal, f"{kept}; --resume with the run folder goes on from it.")
+
+
+def _logging_state(checkpoint: Path) -> dict[str, Any]:
+    """What the log had gathered when a checkpoint was taken; nothing, where the Trainer alone took it."""
+    file = checkpoint / _LOGGING
+    return torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else {}
 
 
 def training_arguments(
@@ -152,14 +172,25 @@ def training_arguments(
 
 
 class _Watcher(TrainerCallback):
-    """Moves the bar, writes the log, stops on a loss that is no number, moves checkpoints into the run folder."""
+    """Moves the bar, writes the log, stops on a loss that is no number or a signal, moves checkpoints into the run folder."""
 
-    def __init__(self, watch: Watch, scratch: Path, bar: Progress) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        scratch: Path,
+        bar: Progress,
+        *,
+        request: StopRequest,
+        logging: Callable[[], dict[str, Any]],
+    ) -> None:
         self.watch, self.scratch, self.bar = watch, scratch, bar
+        self.request, self.logging = request, logging
         self.shown: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.bar.advance(1, **self.shown)
+        if self.request.asked:
+            control.should_save = control.should_training_stop = True
 
     def on_log(
         self,
@@ -185,6 +216,7 @@ class _Watcher(TrainerCallback):
         args.distributed_state.wait_for_everyone()  # until each process has put its random state in
         if state.is_world_process_zero:
             source = self.scratch / f"checkpoint-{state.global_step}"
+            torch.save(self.logging(), source / _LOGGING)
             adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
 
 

@@ -87,6 +87,8 @@ class RandomMaskTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self._counts: Tensor | None = None
         self._width: Tensor | None = None
+        self._losses: Tensor | None = None
+        self._logged_step = 0
 
     def get_train_dataloader(self) -> DataLoader:
         """Loader of numbered batches, one pass of max_steps x accumulation x processes of them."""
@@ -146,8 +148,37 @@ class RandomMaskTrainer(Trainer):
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def training_step(self, *words: Any, **options: Any) -> Tensor:
+        """Trainer's, whose loss is added up here too: the Trainer forgets its own sum when a run goes on from between two logs."""
+        loss = super().training_step(*words, **options)
+        if self._losses is None:
+            self._losses, self._logged_step = loss, self.state.global_step
+        else:
+            self._losses = self._losses + loss
+        return loss
+
+    def logging_state(self) -> dict[str, Any]:
+        """What the next line of the log has to know of the steps since the last one: tensors and numbers."""
+        return {
+            "losses": self._losses,
+            "counts": self._counts,
+            "width": self._width,
+            "logged_step": self._logged_step,
+        }
+
+    def load_logging_state(self, state: dict[str, Any]) -> None:
+        """Go on from `logging_state`; called before `train`."""
+        on_device = {name: value.to(self.args.device) for name, value in state.items() if isinstance(value, Tensor)}
+        self._losses, self._counts, self._width = (on_device.get(name) for name in ("losses", "counts", "width"))
+        self._logged_step = state.get("logged_step", 0)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log with `mask_width`, and `masked_share` and `hidden_bases` over all processes since the last one."""
+        if "loss" in logs and self._losses is not None:
+            steps = self.state.global_step - self._logged_step
+            if self.args.world_size == 1 and steps:  # several processes go on from lines of the log alone
+                logs = logs | {"loss": self._losses.item() / steps}
+            self._losses = None
         if "loss" in logs and self._counts is not None and self._width is not None:
             counts: Any = self.accelerator.reduce(self._counts)
             maskable, masked, hidden = counts.tolist()
