@@ -5,7 +5,9 @@ import pytest
 from randommask.data.tables import read_table
 from randommask.identities import loss_floor, masked_share
 from reproduce.protocol import Experiment
-from reproduce.randommask import data, look, question
+from reproduce.randommask import data, inside, look, question
+from reproduce.runner import Reproduction
+from scarce_common_utils.errors import UserError
 from scarce_common_utils.records import Record
 
 OPTIONS = {"k": 6, "steps": 4800, "widths": None, "milestones": None, "probability": None}
@@ -118,3 +120,75 @@ def test_one_seed_answers_nothing():
     arms = ("dnabert", "randommask")
     alone = Experiment("yeast", arms, (0,), {}, {}, "", commands=("pretrain", "look"))
     assert question.closing([alone], [_record("yeast", arm, 0, loss_width_14=1.0) for arm in arms]) == ""
+
+
+def _looked_into(step, purity, entropies):
+    """A checkpoint of observations.json with two layers of two heads."""
+    other = {
+        "top1": [[0.5, 0.7], [0.1, 0.3]],
+        "cls": [[0.1, 0.1], [0.2, 0.2]],
+        "sep": [[0.0, 0.1], [0.3, 0.1]],
+        "near": [[1, 0], [0, 0]],
+    }
+    return {
+        "step": step,
+        "neighbours": {"purity": purity, "shift_purity": 0.25, "distance": 3.0},
+        "attention_by_layer_and_head": {"entropy": entropies, **other},
+    }
+
+
+def _observations(last_step):
+    uniform = {"entropy": 1.0, "top1": 0.02, "cls": 0.02, "sep": 0.03, "near": 0.1}
+    checkpoints = [
+        _looked_into(0, 1.0, [[1.0, 1.0], [1.0, 1.0]]),
+        _looked_into(last_step, 0.5, [[0.8, 0.6], [0.4, 0.2]]),
+    ]
+    chance = {"purity": 0.004, "shift_purity": 0.002, "distance": 4.5}
+    levels = {"neighbours": chance, "uniform_attention": uniform}
+    return {"run": {"method": "dnabert", "steps": 40}, "checkpoints": checkpoints, "levels": levels}
+
+
+def test_a_look_inside_holds_end_start_and_level():
+    numbers = inside.numbers_of(_observations(40))
+    assert (numbers["purity"], numbers["purity_start"]) == (50.0, 100.0)
+    assert numbers["purity_level"] == pytest.approx(0.4)
+    assert numbers["shift_level"] == pytest.approx(0.2)
+    assert numbers["entropy"] == pytest.approx(0.5)
+    assert (numbers["entropy_start"], numbers["entropy_level"]) == (1.0, 1.0)
+    assert [numbers[f"entropy_layer_{layer}"] for layer in (1, 2)] == pytest.approx([0.7, 0.3])
+    assert [numbers[f"specials_layer_{layer}"] for layer in (1, 2)] == pytest.approx([0.15, 0.4])
+    assert numbers["specials_level"] == pytest.approx(0.05)
+    assert numbers["near"] == pytest.approx(0.25)
+
+
+def test_a_run_without_its_last_weights_is_not_looked_into():
+    with pytest.raises(UserError, match="those of step 36 of 40"):
+        inside.numbers_of(_observations(36))
+
+
+@pytest.mark.parametrize(
+    ("scale", "looked", "own"), [("cpu", "yeast-inside", "yeast"), ("cpu-full", "human-inside", "human")]
+)
+def test_what_is_looked_into_are_the_runs_that_stand(tmp_path, scale, looked, own):
+    reproduction = Reproduction("randommask", scale=scale, out=tmp_path, data=tmp_path)
+    experiments = {one.name: one for one in reproduction.experiments}
+    for arm in experiments[looked].arms:
+        tasks = [reproduction._task(experiments[name], arm, 1) for name in (looked, own)]
+        assert tasks[0].shared[0] == tasks[1].shared[0] is not None
+        assert tasks[0].lines[0] == tasks[1].lines[0]
+        assert [line[0] for line in tasks[0].lines] == ["pretrain", "inside"]
+
+
+def test_the_question_counts_no_model_twice():
+    arms = ("dnabert", "randommask")
+    alone = Experiment("yeast", arms, (0, 1), {}, {}, "", commands=("pretrain", "look"))
+    again = alone._replace(name="yeast-inside", commands=("pretrain", "inside"))
+    records = [
+        _record(name, arm, seed, loss_width_14=5.0 + seed * (arm == "dnabert"))
+        for name in ("yeast", "yeast-inside")
+        for arm in arms
+        for seed in (0, 1)
+    ]
+    text = question.closing([alone, again], records)
+    assert "yeast" in text
+    assert "yeast-inside" not in text

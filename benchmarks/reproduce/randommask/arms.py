@@ -6,20 +6,24 @@ serves all tasks that follow it with the same words.
 """
 
 from reproduce.protocol import Arm, Number, Reference
-from reproduce.randommask import gue_task, look, question, sized
+from reproduce.randommask import gue_task, inside, look, question, sized
 
 BASELINE = "dnabert"
 SHARED = ("pretrain",)
-OWN = {"look": look.main, "pretrain-sized": sized.main, "gue-task": gue_task.main}
+OWN = {"look": look.main, "inside": inside.main, "pretrain-sized": sized.main, "gue-task": gue_task.main}
 closing = question.closing
 
 
 def _pretrained(method: str, note: str, *words: str) -> Arm:
-    """Pretraining, a look at it, and a task: with our settings, or of GUE by its published recipe. An experiment says which run."""
+    """Pretraining, a look at its log, one into its model, and a task: with our settings, or of GUE by its published recipe.
+
+    An experiment says which run.
+    """
     return Arm(
         (
             ("pretrain", "--method", method),
             ("look", "--run", "{first}"),
+            ("inside", "--run", "{first}"),
             ("finetune", "--model", "{first}/model", "--no-regressions", *words),
             ("gue-task", "--model", "{first}/model"),
         ),
@@ -57,6 +61,12 @@ NUMBERS: tuple[Number, ...] = (
     Number("masked_share_training", "masked", "%", 2),
     Number("masked_share_closed", "closed form", "%", 2),
     Number("hidden_bases_training", "hidden a token", decimals=3),
+    Number("purity", "purity", "%", 1),
+    Number("shift", "shift", "%", 1),
+    Number("entropy", "entropy", decimals=3),
+    Number("top1", "top-1", decimals=3),
+    Number("specials", "specials", decimals=3),
+    Number("near", "nearby", decimals=3),
     Number("mcc_last", "MCC last", decimals=3),
     Number("mcc_chosen", "MCC chosen", decimals=3),
     Number("score_last", "score last", decimals=3),
@@ -69,6 +79,14 @@ REFERENCES: tuple[Reference, ...] = (
     Reference("floor, w=6", "floor_width_6", "loss w=6"),
     Reference("k-mer counts, w=14", "ceiling_width_14", "loss w=14"),
     Reference("floor, w=14", "floor_width_14", "loss w=14"),
+    Reference("before training, structured start", "purity_start", "purity"),
+    Reference("a random neighbour", "purity_level", "purity"),
+    Reference("a random neighbour moved by one", "shift_level", "shift"),
+    Reference("before training", "entropy_start", "entropy"),
+    Reference("before training, top-1", "top1_start", "top-1"),
+    Reference("uniform attention, top-1", "top1_level", "top-1"),
+    Reference("uniform attention, specials", "specials_level", "specials"),
+    Reference("uniform attention, nearby", "near_level", "nearby"),
     Reference("regression on letters", "mcc_positional_regression", "MCC last"),
     Reference("regression on 4-mers", "mcc_kmer_regression", "MCC last"),
     Reference("regression on 4-mers", "score_kmer_regression", "score chosen"),

@@ -29,6 +29,7 @@ MCC = "mcc_last"
 
 def closing(experiments: Sequence[Experiment], records: Sequence[Record]) -> str:
     """The table of differences, and the staircase of the widening arms; empty without a pair of several seeds."""
+    experiments = [one for one in experiments if "inside" not in one.commands]  # the same models and losses once more
     rows = []
     for names, title in _groups(experiments):
         own = [record for record in records if record.experiment in names]

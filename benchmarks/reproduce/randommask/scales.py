@@ -23,6 +23,7 @@ _ARMS = ("scratch_usual", "scratch", "dnabert", "randommask")
 CONTROLS = ("dnabert", "randommask", "constant", "constant_share")
 CORE_ARMS = ("scratch_usual", "scratch", *CONTROLS)
 LOOKED_AT = ("loss_width_6", "loss_width_14", "masked_share_training", "masked_share_closed", "hidden_bases_training")
+INSIDE = ("purity", "shift", "entropy", "top1", "specials", "near")
 MCC = ("mcc_last", "mcc_chosen")
 _TINY = ("--size", "tiny", "--start", "structured", "--windows", "full", "--tokens", "64", "--batch-size", "16")
 _MODEL = "two layers of width 64, windows of 64 6-mers, 16 a step, learning rate 3e-3"
@@ -71,6 +72,16 @@ def pretraining(genome: str, name: str, *, arms: tuple[str, ...] = CONTROLS) -> 
         commands=("pretrain", "look"),
         numbers=LOOKED_AT,
     )
+
+
+def inside(genome: str, *, arms: tuple[str, ...] = CONTROLS) -> Experiment:
+    """K-mer embeddings and attention of the same pretrained models; runs that stand are looked into, none is made again."""
+    own = pretraining(genome, f"{genome}-inside", arms=arms)
+    note = (
+        f"{GENOMES[genome][1]}; the models of {genome}. purity, shift: k-mers whose nearest neighbour differs in one base, or is moved "
+        "by one. entropy (over ln T), top-1, specials, nearby: of attention, means over layers and heads; each layer is in the records."
+    )
+    return own._replace(note=note, commands=("pretrain", "inside"), numbers=INSIDE)
 
 
 def task(genome: str, name: str, *, arms: tuple[str, ...] = CORE_ARMS, suffix: str = "") -> Experiment:
@@ -130,6 +141,15 @@ SCALES: dict[str, Scale] = {
                 note="A few steps: that it runs, nothing else.",
                 commands=("pretrain", "look", "finetune"),
             ),
+            Experiment(
+                name="chr22-inside-smoke",
+                arms=("randommask",),
+                seeds=(0,),
+                words={"pretrain": (*_TINY, "--evaluation-windows", "32")},
+                steps={"pretrain": 10},
+                note="The model of the same few steps, looked into: that it runs, nothing else.",
+                commands=("pretrain", "inside"),
+            ),
         )
     ),
     "quickstart": Scale(
@@ -150,13 +170,14 @@ SCALES: dict[str, Scale] = {
         )
     ),
     "cpu": Scale(
-        (pretraining("yeast", "yeast"), *(task("yeast", name) for name in CORE_TASKS)),
+        (pretraining("yeast", "yeast"), *(task("yeast", name) for name in CORE_TASKS), inside("yeast")),
         "Settings ours, fixed beforehand, none tuned per arm; the core set.",
     ),
     "cpu-full": Scale(
         (
             pretraining("human", "human", arms=(*CONTROLS, "uniform", "iid")),
             *(task("human", name) for name in CORE_TASKS),
+            inside("human", arms=(*CONTROLS, "uniform", "iid")),
             pretraining("yeast", "yeast-other-controls", arms=("dnabert", "randommask", "uniform", "iid")),
             task("yeast", "prom-core-tata", arms=("dnabert", "randommask", "uniform", "iid"), suffix="-other-controls"),
             task("yeast", "splice", arms=APART, suffix="-apart"),
