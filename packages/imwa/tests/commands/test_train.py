@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,6 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from commands.stops import kept_as_killed, resumed
+from forked import process_of
 from imwa.commands import main
 from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint
 from scarce_common_utils.images import load_images
@@ -180,70 +180,38 @@ def test_single_is_imwa_with_one_replica(pictures, tmp_path, no_figures):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    """Resumed runs are compared in numbers; drawing takes most of a small run's time."""
+    """Runs are compared in numbers; drawing, and BatchNorm on 20 batches instead of 2, take most of a small run's time."""
     monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+    monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
 class Stop(Exception):
     pass
 
 
-def stop_after(monkeypatch, saves):
-    """Let the process 'die' right after its checkpoint number `saves`."""
-    from imwa.commands import train
-
-    original, count = train.save_checkpoint, [0]
-
-    def save(*args, **kwargs):
-        path = original(*args, **kwargs)
-        count[0] += 1
-        if count[0] == saves:
-            raise Stop
-        return path
-
-    monkeypatch.setattr(train, "save_checkpoint", save)
-
-
 @pytest.mark.parametrize("policy", ["average", "local", "reset"])
-def test_stopped_at_any_step_and_resumed_the_run_is_the_unbroken_one(
-    policy, pictures, tmp_path, monkeypatch, no_figures
-):
+def test_killed_behind_any_step_and_resumed_the_run_is_the_unbroken_one(policy, pictures, tmp_path, no_figures):
     words = ["train", str(pictures), "--imbalance", "4", *IMWA, "--optimizer-state", policy, "--checkpoint-every", "1"]
-    assert main([*words, "--out", str(tmp_path / "straight")]) == 0
+    run = tmp_path / "run"
     # Of 12 steps: within a replica, at its end, at an episode's end and right after it, and before the last.
-    for saves in (1, 2, 4, 5, 8, 11) if policy == "average" else (3, 6, 9):
-        run = tmp_path / f"run-{saves}"
-        with monkeypatch.context() as patch:
-            stop_after(patch, saves)
-            with pytest.raises(Stop):
-                main([*words, "--out", str(run)])
-        assert newest_checkpoint(run / "checkpoints", print).name == f"step-{saves:08d}.pt"
-        torch.manual_seed(saves)
-        assert main(["train", "--resume", str(run)]) == 0
-        assert_same_run(run, tmp_path / "straight")
+    saves = (1, 2, 4, 5, 8, 11) if policy == "average" else (3, 6, 9)
+    with kept_as_killed(run, saves):
+        assert main([*words, "--out", str(run)]) == 0
+    for number in saves:
+        killed = tmp_path / f"run-{number}"
+        assert newest_checkpoint(killed / "checkpoints", print).name == f"step-{number:08d}.pt"
+        torch.manual_seed(number)
+        assert_same_run(resumed(killed), run)
 
 
-def test_a_checkpoint_between_two_readings_of_the_loss_keeps_their_sum(pictures, tmp_path, monkeypatch, no_figures):
-    words = [
-        "train",
-        str(pictures),
-        "--method",
-        "single",
-        "--steps",
-        "200",
-        "--batch-size",
-        "4",
-        "--checkpoint-every",
-        "99",
-    ]
-    assert main([*words, "--out", str(tmp_path / "straight")]) == 0
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(Stop):
-            main([*words, "--out", str(tmp_path / "run")])
-    assert lines(tmp_path / "run")[-1]["step"] == 97  # the loss is read every second step
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert_same_run(tmp_path / "run", tmp_path / "straight")
+def test_a_checkpoint_between_two_readings_of_the_loss_keeps_their_sum(pictures, tmp_path, no_figures):
+    words = ["train", str(pictures), "--method", "single", "--steps", "200", "--batch-size", "4"]
+    words += ["--checkpoint-every", "99", "--evaluate-every", "200"]
+    run = tmp_path / "run"
+    with kept_as_killed(run, [1]):
+        assert main([*words, "--out", str(run)]) == 0
+    assert lines(tmp_path / "run-1")[-1]["step"] == 97  # the loss is read every second step
+    assert_same_run(resumed(tmp_path / "run-1"), run)
 
 
 def test_killed_between_checkpoints_metrics_after_the_checkpoint_are_written_again(
@@ -287,37 +255,29 @@ def test_killed_by_the_system_a_real_process_resumes_to_the_same_bits(pictures, 
         "3",
     ]
     run = tmp_path / "run"
-    code = "import sys; from imwa.commands import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words, "--out", str(run)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
+    process = process_of(main, [*words, "--out", str(run)])
+    deadline = time.monotonic() + 600
     while newest_checkpoint(run / "checkpoints", lambda sentence: None) is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (run / "result.json").exists()
-    assert main(["train", "--resume", str(run)]) == 0
+    resumed(run)
     assert main([*words, "--out", str(tmp_path / "straight")]) == 0
     assert_same_run(run, tmp_path / "straight")
 
 
-def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(pictures, tmp_path, monkeypatch, capsys, no_figures):
-    words = ["train", str(pictures), *IMWA, "--checkpoint-every", "2"]
-    assert main([*words, "--out", str(tmp_path / "straight")]) == 0
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(Stop):
-            main([*words, "--out", str(run)])
-    newest = run / "checkpoints" / "step-00000006.pt"
+def test_a_torn_checkpoint_is_named_and_the_one_before_is_used(pictures, tmp_path, capsys, no_figures):
+    run, killed = tmp_path / "run", tmp_path / "run-3"
+    with kept_as_killed(run, [3]):
+        assert main(["train", str(pictures), *IMWA, "--checkpoint-every", "2", "--out", str(run)]) == 0
+    newest = killed / "checkpoints" / "step-00000006.pt"
     newest.write_bytes(newest.read_bytes()[:-20])
-    assert main(["train", "--resume", str(run)]) == 0
+    capsys.readouterr()
+    resumed(killed)
     assert "step-00000006.pt is torn" in capsys.readouterr().err
-    assert_same_run(run, tmp_path / "straight")
+    assert_same_run(killed, run)
 
 
 def test_a_finished_run_resumed_says_the_same_again(pictures, tmp_path, capsys, no_figures):

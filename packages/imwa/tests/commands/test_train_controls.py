@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from commands.stops import kept_as_killed, resumed
 from imwa.commands import main
 from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint
 
@@ -32,6 +33,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+    monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
 def run(data, words, folder):
@@ -70,14 +72,21 @@ def test_one_replica_with_a_moving_average_is_the_plain_run_with_it(pictures, tm
     assert numbers(single)["ema"] == numbers(imwa)["ema"]
 
 
+@pytest.fixture(scope="module")
+def warm_single(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("warm") / "single"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+        return run(pictures, ["--method", "single", *SMALL, "--warm-up", "0.2"], folder)
+
+
 @pytest.mark.parametrize(
     "stages",
     [["--shared-start", "0.3"], ["--average-until", "0.5"], ["--shared-start", "0.2", "--average-until", "0.6"]],
 )
-def test_one_replica_in_stages_is_the_plain_run(stages, pictures, tmp_path):
-    single = run(pictures, ["--method", "single", *SMALL, "--warm-up", "0.2"], tmp_path / "single")
+def test_one_replica_in_stages_is_the_plain_run(stages, pictures, tmp_path, warm_single):
     staged = ["--replicas", "1", "--episodes", "2", *stages, *SMALL, "--warm-up", "0.2"]
-    assert same_model(single, run(pictures, staged, tmp_path / "staged"))
+    assert same_model(warm_single, run(pictures, staged, tmp_path / "staged"))
 
 
 def test_the_shared_start_is_trained_once_and_the_gain_is_that_of_the_replicas(pictures, tmp_path):
@@ -101,30 +110,18 @@ def test_the_shared_start_is_trained_once_and_the_gain_is_that_of_the_replicas(p
 
 
 @pytest.mark.parametrize("stages", [["--shared-start", "0.3"], ["--average-until", "0.4"]])
-def test_stopped_in_any_stage_and_resumed_the_run_is_the_unbroken_one(stages, pictures, tmp_path, monkeypatch):
-    from imwa.commands import train
-
-    words = [*IMWA, *stages, "--ema-decay", "0.8", "--ensemble", "--checkpoint-every", "1"]
-    straight = run(pictures, words, tmp_path / "straight")
-    save, stop = train.save_checkpoint, RuntimeError("stopped")
-    for saves in (2, 3, 4, 8, 9, 12) if "0.3" in stages else (4, 7, 8, 9, 13):
-        folder, count = tmp_path / f"run-{saves}", []
-
-        def stopping(*args, limit=saves, count=count, **kwargs):
-            save(*args, **kwargs)
-            count.append(1)
-            if len(count) == limit:
-                raise stop
-
-        with monkeypatch.context() as patch:
-            patch.setattr(train, "save_checkpoint", stopping)
-            with pytest.raises(RuntimeError, match="stopped"):
-                main(["train", str(pictures), *words, "--out", str(folder)])
-        torch.manual_seed(saves)
-        assert main(["train", "--resume", str(folder)]) == 0
+def test_killed_in_any_stage_and_resumed_the_run_is_the_unbroken_one(stages, pictures, tmp_path):
+    saves = (2, 3, 4, 8, 9, 12) if "0.3" in stages else (4, 7, 8, 9, 13)
+    straight = tmp_path / "run"
+    with kept_as_killed(straight, saves):
+        run(pictures, [*IMWA, *stages, "--ema-decay", "0.8", "--ensemble", "--checkpoint-every", "1"], straight)
+    for number in saves:
+        torch.manual_seed(number)
+        folder = resumed(tmp_path / f"run-{number}")
         assert lines(folder) == lines(straight)
         assert numbers(folder) == numbers(straight)
         assert same_model(folder, straight)
+        assert load_checkpoint(newest_checkpoint(folder / "checkpoints", print))["stage"] == 1
 
 
 def test_a_run_starts_from_the_weights_of_another(pictures, tmp_path, capsys):
@@ -167,8 +164,3 @@ def test_each_mistake_is_one_sentence_and_exit_code_2(words, sentence, pictures,
     assert len(printed.err.strip().splitlines()) == 1
     assert re.search(sentence, printed.err), printed.err
     assert not (tmp_path / "run").exists()
-
-
-def test_stages_are_kept_in_a_checkpoint(pictures, tmp_path):
-    folder = run(pictures, [*IMWA, "--shared-start", "0.3", "--checkpoint-every", "1"], tmp_path / "run")
-    assert load_checkpoint(newest_checkpoint(folder / "checkpoints", print))["stage"] == 1

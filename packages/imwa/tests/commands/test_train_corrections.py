@@ -1,6 +1,7 @@
 """`imwa train --tau` and `--retrain-steps`: their numbers, the model that is left, a stop within, and what is refused."""
 
 import contextlib
+import io
 import json
 import math
 import re
@@ -25,6 +26,8 @@ RUN = [
     "2",
     "--episodes",
     "2",
+    "--evaluate-every",
+    "20",
     "--steps",
     "20",
 ]
@@ -34,6 +37,7 @@ BOTH = ["--tau", "1.5", "--retrain-steps", "12"]
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
 def numbers(run):
@@ -49,12 +53,22 @@ def predictions_by_card(run, images):
     return names["logits"]
 
 
-def test_both_stand_beside_the_plain_numbers_which_they_do_not_change(tmp_path, capsys):
-    plain, corrected = tmp_path / "plain", tmp_path / "corrected"
+@pytest.fixture(scope="module")
+def corrected_run(tmp_path_factory):
+    """A run with both, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("corrected") / "run", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+        patch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
+        assert main([*RUN, *BOTH, "--out", str(folder)]) == 0
+    return folder, printed.getvalue()
+
+
+def test_both_stand_beside_the_plain_numbers_which_they_do_not_change(corrected_run, tmp_path, capsys):
+    plain = tmp_path / "plain"
+    corrected, printed = corrected_run
     assert main([*RUN, "--out", str(plain)]) == 0
     assert "predictions" not in capsys.readouterr().out
-    assert main([*RUN, *BOTH, "--out", str(corrected)]) == 0
-    printed = capsys.readouterr().out
     found = numbers(corrected)
     assert {name: found[name] for name in numbers(plain)} == numbers(plain)
     for label, name in {"plain": "", "adjusted, tau 1.5": "adjusted_", "cRT, 12 steps": "retrained_"}.items():
@@ -77,11 +91,10 @@ def test_both_stand_beside_the_plain_numbers_which_they_do_not_change(tmp_path, 
     assert f"{found['retrained_accuracy']:.2f} % of 359 images" in card
 
 
-def test_a_stop_while_the_classifier_is_trained_anew_changes_no_bit(tmp_path, monkeypatch):
+def test_a_stop_while_the_classifier_is_trained_anew_changes_no_bit(corrected_run, tmp_path, monkeypatch):
     from imwa.long_tail.retraining import ClassBalancedOrder
 
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert main([*RUN, *BOTH, "--out", str(whole)]) == 0
+    whole, cut = corrected_run[0], tmp_path / "cut"
     plain = ClassBalancedOrder.__call__
 
     def stop(order, step):

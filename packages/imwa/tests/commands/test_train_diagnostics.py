@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from commands.stops import kept_as_killed, resumed
 from imwa.barrier import barrier_height
 from imwa.commands import main
 from imwa.commands.diagnosis import chosen_episodes
@@ -146,39 +147,26 @@ class Stop(Exception):
     pass
 
 
-def test_stopped_anywhere_and_resumed_the_same_is_told(pictures, tmp_path, monkeypatch, capsys, no_figures):
-    from imwa.commands import train as command
-
+def test_killed_anywhere_and_resumed_the_same_is_told(pictures, tmp_path, monkeypatch, capsys, no_figures):
     monkeypatch.setattr("imwa.diagnostics.has_collapsed", lambda report, *, drop: True)
-    words = [*IMWA, "--barrier", "1", "--checkpoint-every", "1"]
-    straight = train(pictures, tmp_path / "straight", *words)
+    straight = tmp_path / "run"
+    with kept_as_killed(
+        straight, (4, 8)
+    ):  # the second replica's end; in the next episode the first's, whose neighbour comes
+        train(pictures, straight, *IMWA, "--barrier", "1", "--checkpoint-every", "1")
     printed = capsys.readouterr().err
     assert len(re.findall("average of episode", printed)) == 1  # three averages were called collapses
     [note] = result(straight)["notes"]
     assert " ".join(printed.split()).count(note) == 1
     assert "average of episode 0 is far below" in note
-    original = command.save_checkpoint
-    for saves in (4, 8):  # the second replica's end; in the next episode the first's, whose neighbour comes
-        run, taken = tmp_path / f"run-{saves}", []
-
-        def save(*args, taken=taken, saves=saves, **kwargs):
-            original(*args, **kwargs)
-            taken.append(1)
-            if len(taken) == saves:
-                raise Stop
-
-        with monkeypatch.context() as patch:
-            patch.setattr(command, "save_checkpoint", save)
-            with pytest.raises(Stop):
-                main(["train", pictures, *words, "--out", str(run)])
-        capsys.readouterr()
+    for saves in (4, 8):
         torch.manual_seed(saves)
-        assert main(["train", "--resume", str(run)]) == 0
+        run = resumed(tmp_path / f"run-{saves}")
         assert lines(run) == lines(straight)
         assert same(final_state(run), final_state(straight))
         assert result(run)["numbers"] == result(straight)["numbers"]
         assert result(run)["notes"] == [note]
-        assert ("average of episode" in capsys.readouterr().err) == (saves < 6)  # told before the stop: not again
+        assert ("average of episode" in capsys.readouterr().err) == (saves < 6)  # told before the kill: not again
 
 
 def test_batch_norm_is_measured_anew_as_often_as_asked_for(pictures, tmp_path, no_figures):

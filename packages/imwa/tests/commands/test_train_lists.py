@@ -8,12 +8,26 @@ from PIL import Image
 
 from imwa.commands import main
 
-RUN = ["--batch-size", "8", "--replicas", "2", "--episodes", "2", "--steps", "6", "--method", "imwa"]
+RUN = [
+    "--batch-size",
+    "8",
+    "--replicas",
+    "2",
+    "--episodes",
+    "2",
+    "--steps",
+    "6",
+    "--evaluate-every",
+    "6",
+    "--method",
+    "imwa",
+]
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
 @pytest.fixture

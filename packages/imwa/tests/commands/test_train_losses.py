@@ -24,12 +24,13 @@ RUN = [
     "--steps",
     "10",
 ]
-RUN += ["--checkpoint-every", "3", "--evaluate-every", "5"]
+RUN += ["--checkpoint-every", "3", "--evaluate-every", "10"]
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
 @pytest.mark.parametrize("words", [["balanced-softmax"], ["logit-adjustment", "--reweighting", "deferred"], ["ldam"]])
