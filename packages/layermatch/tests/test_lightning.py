@@ -93,7 +93,7 @@ def test_the_average_is_validated_and_the_live_weights_come_back(evaluate_averag
 def test_fp16_beside_an_optimizer_that_is_not_fused_draws_a_warning(precision, fused, warned):
     """On a stand-in for the trainer: 16-mixed needs a GPU."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1, fused=fused)
-    trainer = types.SimpleNamespace(precision=precision, optimizers=[optimizer])
+    trainer = types.SimpleNamespace(precision=precision, optimizers=[optimizer], global_step=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         LayerMatchCallback().on_train_start(trainer, Model())
@@ -137,8 +137,9 @@ def test_weights_of_the_module_itself_are_averaged_and_an_average_alone_needs_no
     assert not torch.equal(average, model.scale)
 
 
-def test_saved_and_loaded_goes_on_with_the_same_bits(tmp_path):
-    options = {"limit_val_batches": 0, "max_epochs": 2}
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_saved_and_loaded_goes_on_with_the_same_bits(accumulate, tmp_path):
+    options = {"limit_val_batches": 0, "max_epochs": 2, "accumulate_grad_batches": accumulate}
     keep = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
     whole, callback = Model(), LayerMatchCallback(ema_momentum=0.9)
     fit(callback, tmp_path / "whole", keep, model=whole, **options)

@@ -57,10 +57,13 @@ class LayerMatchCallback(lightning.Callback):
             self.average = ModelAverage(_Weights(pl_module), momentum=self.ema_momentum)
             if self._loaded is not None:
                 self.average.load_state_dict(self._loaded)
-        self._steps = trainer.global_step
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Warn of fp16 beside an optimizer that is not a fused one: the scaler then reads the device at each step."""
+        """Note how many steps a resumed fit has behind it, which Lightning knows from here on alone.
+
+        Warns of fp16 beside an optimizer that is not a fused one: the scaler then reads the device at each step.
+        """
+        self._steps = trainer.global_step
         plain = [type(one).__name__ for one in trainer.optimizers if not _fused(one)]
         if trainer.precision == "16-mixed" and plain:
             warnings.warn(
