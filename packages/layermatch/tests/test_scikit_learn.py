@@ -13,6 +13,7 @@ from layermatch import METHODS, FreeMatchWeighting, LayerMatchClassifier
 from layermatch.data.batches import Batch
 from layermatch.integrations import fitting
 from layermatch.integrations.arrays import read_images
+from layermatch.training.schedule import half_life_momentum
 from layermatch.training.step import ViewSettings, batch_views
 from layermatch.views.normalise import constants_on, measure
 
@@ -175,6 +176,29 @@ def test_standardised_by_itself_units_of_the_features_change_next_to_nothing(fit
     numpy.testing.assert_allclose(other.predict_proba(X * factors + shifts), fitted.predict_proba(X), atol=1e-3)
 
 
+def test_a_constant_feature_says_nothing_and_harms_nothing(iris):
+    X, y = iris
+    wider = numpy.concatenate([X, numpy.full((150, 1), 7.0)], axis=1)
+    one = LayerMatchClassifier(steps=5, random_state=0).fit(wider, few(y, 5))
+    assert one.scale_[-1] == 1.0
+    assert numpy.isfinite(one.predict_proba(wider)).all()
+
+
+def test_settings_left_out_hang_on_steps_and_method(iris, monkeypatch):
+    X, y = iris
+    seen = []
+    monkeypatch.setattr(fitting, "train", lambda state, plan, *, batches, **_: seen.append((state, batches(0))))
+    for method in ("layermatch", "pseudolabel"):
+        LayerMatchClassifier(method=method, steps=40, batch_size=4).fit(X, few(y, 2))
+    (state, batch), (_, of_one_view) = seen
+    assert state.criterion.centres.momentum == state.average.momentum == half_life_momentum(40)
+    assert (len(batch.unlabelled), len(of_one_view.unlabelled)) == (28, 4)
+
+
+def test_floats_become_the_nearest_pixel():
+    assert read_images(numpy.array([[[0.0, 0.001], [0.999, 0.5]]])).flatten().tolist() == [0, 0, 255, 128]
+
+
 @pytest.mark.parametrize("model", ["small", "cnn"])
 def test_images_of_every_form_give_the_same_bits(model, images):
     X, y = images
@@ -188,6 +212,8 @@ def test_images_of_every_form_give_the_same_bits(model, images):
         assert numpy.array_equal(grey.predict_proba(X[:9]), again.predict_proba(other[:9]))
     colour = clone(one).fit(numpy.stack([X, 255 - X, X // 2], axis=-1), few(y, 2))
     assert colour.image_shape_ == (8, 8, 3)
+    memory = {tensor.untyped_storage().data_ptr() for tensor in bits(colour).values()}
+    assert len(memory) == len(bits(colour))  # none shared, which safetensors would take for tied weights
     assert pickle.loads(pickle.dumps(colour)).predict(numpy.zeros((2, 8, 8, 3))).shape == (2,)
 
 

@@ -179,7 +179,7 @@ def run(
 
 
 def kept(model: SplitModel, *, double: bool) -> SplitModel:
-    """The model on the CPU, each tensor in memory of its own, so that it pickles small.
+    """The model on the CPU, each tensor in memory of its own: safetensors takes tensors of one memory for tied ones.
 
     In double precision what it says of a row hangs on no other row, to within what anybody looks at.
     """
