@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imwa import average_models, average_state_dicts
-from imwa.averaging import module_tensors
+from imwa.averaging import KnownTensors, module_tensors
 from imwa.replica_sum import ReplicaSum
 from reference.mean import slow_mean
 
@@ -244,3 +244,38 @@ def test_tensors_have_the_names_and_the_order_of_named_modules():
     named = [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers()]
     assert list(module_tensors(model)) == named
     assert all(value is model.get_parameter(name) for name, value in list(module_tensors(model).items())[:6])
+
+
+def test_known_tensors_follow_every_change_of_the_module():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2, affine=False), torch.nn.Linear(2, 1))
+    known = KnownTensors(model)
+
+    def exchange_a_parameter():
+        model[0].weight = torch.nn.Parameter(torch.zeros(2, 2))
+
+    def exchange_a_buffer():
+        model[1].running_mean = torch.ones(2)
+
+    def exchange_a_module():
+        model[2] = torch.nn.Linear(2, 3)
+
+    def one_comes():
+        model.register_buffer("more", torch.zeros(1))
+
+    def one_goes():
+        del model[0].bias
+
+    def one_comes_for_one_that_was_none():
+        del model[1].weight
+        model[1].register_parameter("other", torch.nn.Parameter(torch.zeros(1)))
+
+    def tie():
+        model[2].weight = model[0].weight
+
+    changes = (exchange_a_parameter, exchange_a_buffer, exchange_a_module, one_comes, one_goes)
+    for change in (lambda: None, *changes, one_comes_for_one_that_was_none, tie):
+        change()
+        for _ in range(2):
+            found, expected = known(), module_tensors(model)
+            assert list(found) == list(expected)
+            assert all(found[name] is value for name, value in expected.items())

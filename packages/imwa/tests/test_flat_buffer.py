@@ -42,7 +42,7 @@ def test_words_and_agreements_of_every_replica_survive_the_sum_to_the_bit(dtype)
     assert flags == [1, 1, 1, *[0] * (len(keys) - 4), 3]
 
 
-@pytest.mark.parametrize("large", [1, 12, 2**13])
+@pytest.mark.parametrize("large", [1, 12, 2**15])
 def test_floats_lie_where_their_views_say_and_a_nan_anywhere_is_seen(monkeypatch, large):
     monkeypatch.setattr(flat_buffer, "LARGE", large)
     for group in (1, 5, 2**18):

@@ -85,6 +85,32 @@ def module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+class KnownTensors:
+    """`module_tensors` of one module, looked up and not searched for while it holds what it held before.
+
+    Args:
+        module: may change in any way between two calls.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._found: dict[str, torch.Tensor] = {}
+        self._places: list[tuple[dict[str, Any], str, Any]] = []  # where each parameter, buffer and module was seen
+        self._holders: list[dict[str, Any]] = []
+        self._count = -1
+
+    def __call__(self) -> dict[str, torch.Tensor]:
+        """What `module_tensors(module)` gives now."""
+        known = sum(map(len, self._holders)) == self._count
+        if not known or any(own.get(name, own) is not value for own, name, value in self._places):
+            self._found = module_tensors(self._module)
+            parts = [part for _, part in _modules(self._module)]
+            self._holders = [own for part in parts for own in (part._parameters, part._buffers, part._modules)]
+            self._places = [(own, name, value) for own in self._holders for name, value in own.items()]
+            self._count = len(self._places)
+        return dict(self._found)
+
+
 @torch.no_grad()
 def write_tensors(live: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
     """Copy values into live tensors of the same names, in place, so that every reference to them stays valid."""

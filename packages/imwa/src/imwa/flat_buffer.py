@@ -29,7 +29,7 @@ from imwa.trees import flatten
 AGREEMENT = 4  # words
 LIMBS = 4  # floats a word, 16 bits each, the lowest first
 GROUP = 2**18  # floats that are copied and looked over for a NaN while they are in cache
-LARGE = 2**13  # floats of a tensor that is worth a call of its own
+LARGE = 2**15  # floats of a tensor that is worth a call of its own
 Key = tuple[str, str]  # part and name
 
 

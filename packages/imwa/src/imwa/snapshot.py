@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from imwa.averaging import module_tensors, write_tensors
+from imwa.averaging import KnownTensors, module_tensors, write_tensors
 from imwa.batch_norm import add_spread, squared_drifts
 from imwa.compatibility import require_same_form
 from imwa.optimizer_state import flat_state, load_groups, take_groups, write_flat_state
@@ -45,6 +45,7 @@ class Objects:
     ) -> None:
         self.model, self.optimizer, self._pooled = model, optimizer, pooled
         self.carry, self.average = dict(carry), dict(average)
+        self._tensors = KnownTensors(model)
         self._live: dict[str, dict[str, Any]] = {}  # as `parts` found them, for the `write` that follows
         seen = {id(model): "the model", id(optimizer): "the optimizer"}
         for kind, objects in (("carry", self.carry), ("average", self.average)):
@@ -108,7 +109,7 @@ class Objects:
 
     def parts(self, start: Mapping[str, Any], *, with_optimizer: bool) -> dict[str, dict[str, Any]]:
         """Live leaves of all that is averaged, by part; `start` is the episode's."""
-        parts = {MODEL: flat_object(self.model)}
+        parts: dict[str, dict[str, Any]] = {MODEL: self._tensors()}
         if self._pooled:
             parts[NORMS] = squared_drifts(self.model, parts[MODEL], start[MODEL]["tensors"])
         parts.update({f"average/{name}": flat_object(owner) for name, owner in self.average.items()})

@@ -95,7 +95,7 @@ class Partial(torch.nn.Module):
         torch.manual_seed(3)
         self.used, self.sometimes = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
         self.frozen = torch.nn.Linear(3, 200).requires_grad_(False)
-        self.large = torch.nn.Linear(3, 4096)
+        self.large = torch.nn.Linear(3, 12000)
         self.narrow = torch.nn.Linear(3, 2).bfloat16()
         self.register_buffer("mask", torch.tensor([True, False]))
         self.register_buffer("ids", torch.arange(5))
