@@ -155,7 +155,7 @@ def reproduce_layermatch(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def reproduce_imwa(session: nox.Session) -> None:
-    """Reproduce IMWA: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] ...`; `-- --recipe detection` or `semi-supervised`."""
+    """Reproduce IMWA: `-- --scale smoke|cpu|cpu-full|paper [--data FOLDER] ...`; `--recipe communication|detection|semi-supervised`."""
     recipe, words = recipe_of(session.posargs)
     install(session, *METHODS, extras="vision,hf", tools=RECIPES_NEED if recipe == "detection" else ())
     if recipe is None:

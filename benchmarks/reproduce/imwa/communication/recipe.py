@@ -1,12 +1,11 @@
-"""`python -m reproduce.imwa.communication`: M workers for the same time over links of several bandwidths; one table, records."""
+"""`nox -s reproduce_imwa -- --recipe communication`: M workers for the same time over links of several bandwidths; a table, records."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from reproduce.imwa.communication.race import Race, Raced, races
-from scarce_common_utils.command_line import Command, Operands, Option, run_commands
-from scarce_common_utils.errors import UserError
+from scarce_common_utils.command_line import Option
 from scarce_common_utils.figures import table
 from scarce_common_utils.records import Record, record_path, write_record
 from scarce_common_utils.run_folder import versions
@@ -34,14 +33,11 @@ class CommunicationConfig:
     latency: Annotated[float, Option("Of each collective, seconds", at_least=0.0)] = 0.001
     seeds: Annotated[tuple[int, ...], Option("Give it once for each")] = (0,)
     out: Annotated[Path, Option("Folder for records")] = Path("runs") / "reproduce" / "imwa-communication"
-    extra: Annotated[str | None, Operands("WORDS", "None are taken")] = None
     given: frozenset[str] = frozenset()
 
 
 def communication(config: CommunicationConfig) -> None:
     """Race batch M x B against IMWA for the same time over each link, and print what each sent and reached."""
-    if config.extra is not None:
-        raise UserError(f"{config.extra!r} was not expected here.")
     lines = []
     for seed in config.seeds:
         setting = Race(
@@ -85,9 +81,3 @@ def _write(config: CommunicationConfig, megabits: float, seed: int, name: str, f
     experiment = f"communication-m{config.workers}-{megabits:g}-mbit"
     record = Record(experiment=experiment, arm=name, seed=seed, numbers=numbers, units=UNITS, versions=versions("imwa"))
     write_record(record_path(config.out, record), record)
-
-
-if __name__ == "__main__":
-    raise SystemExit(
-        run_commands("reproduce", "0.1.0", {"communication": Command(communication, CommunicationConfig)}, None)
-    )
