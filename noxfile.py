@@ -188,6 +188,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(requires=["build"])
+def faults(session: nox.Session) -> None:
+    """Kill, signal, cut and refuse real runs, and compare them bit for bit: `-- --size small|large [--rows 1] [--packages imwa]`."""
+    install(session, *METHODS, extras="vision,hf")
+    session.run(
+        "python", "-m", "faults", *session.posargs, env={**TEST_ENVIRONMENT, "PYTHONPATH": str(ROOT / "benchmarks")}
+    )
+
+
+@nox.session(requires=["build"])
 def badges(session: nox.Session) -> None:
     """Draw the badges from bench rows and records: `-- --rows rows.json --records FOLDER`; the last set lies in benchmarks/badges."""
     install(session, "common-utils")
