@@ -6,6 +6,7 @@ its output in files, and a fault, which is put into it before it calls the comma
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,7 @@ def _command(package: str, words: list[str], folder: Path, said: Path, fault: Fa
     with said.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in a shell's background was started to ignore it
     main = import_module(f"{package}.commands").main
     if fault is not None:
         fault()

@@ -17,6 +17,8 @@ from typing import Annotated
 from scarce_common_utils.command_line import Command, Option, run_commands
 from scarce_common_utils.signals import Stopped, stop_requests
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     steps: Annotated[int, Option("steps")] = 0
@@ -37,6 +39,17 @@ sys.exit(run_commands("program", "1", {"work": Command(work, Config)}, sys.argv[
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Both signals as in a terminal: whoever started the tests in the background let SIGINT be ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_within_the_block_is_kept_for_the_steps_end(number: signal.Signals) -> None:
     with stop_requests() as stop:
@@ -48,6 +61,16 @@ def test_a_signal_within_the_block_is_kept_for_the_steps_end(number: signal.Sign
         assert stop.signal == number
     before = signal.getsignal(signal.SIGINT)
     assert before is signal.default_int_handler
+
+
+def test_what_the_process_was_started_to_ignore_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_the_third_signal_ends_it_at_once() -> None:

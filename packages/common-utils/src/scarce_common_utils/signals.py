@@ -65,7 +65,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Within the block SIGINT and SIGTERM mark the request that is returned; the third one raises `Stopped` at once.
 
-    Outside Python's main thread no handler can be set, and the request stays unmarked.
+    A signal that the process was started to ignore (SIGINT, of a job in a shell's background) stays ignored. Outside Python's main
+    thread no handler can be set, and the request stays unmarked.
     """
     request = StopRequest()
     with _handlers(request._note):
@@ -90,7 +91,8 @@ def _handlers(
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
