@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 # What says when, how fast or where a run was, and nothing of what it computed.
@@ -102,7 +103,9 @@ def _same(one: Any, other: Any) -> bool:
         return one.contiguous().view(-1).numpy().tobytes() == other.contiguous().view(-1).numpy().tobytes()
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
         return True
-    return bool(type(one) is type(other) and (one == other if not hasattr(one, "all") else (one == other).all()))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return type(one) is type(other) and bool(one == other)
 
 
 def plain(content: Any) -> Any:

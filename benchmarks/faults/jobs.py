@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Job(NamedTuple):
@@ -123,7 +123,7 @@ def make_images(folder: Path) -> Path:
     from sklearn.datasets import load_digits
 
     if not folder.is_dir():
-        digits = load_digits()
+        digits: Any = load_digits()  # a Bunch, which its stubs take for a pair
         aside = folder.with_name("images-being-made")
         for number, (pixels, label) in enumerate(zip(digits.images[:400], digits.target[:400], strict=True)):
             path = aside / str(label) / f"{number:04d}.png"
