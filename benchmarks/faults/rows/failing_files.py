@@ -5,6 +5,7 @@ mkdir), and `os.fsync` and the writes of opened files are wrapped. What native c
 folder. Files are those of the run's second checkpoint, so that an older one is there to go on from.
 """
 
+import builtins
 import errno
 import functools
 import io
@@ -140,7 +141,7 @@ def _wrap_writes(operation: Callable[[str, Any], None]) -> None:
         return plain(file, mode, *words, **options)
 
     io.open = opened
-    __builtins__["open"] = opened  # type: ignore[index]  # a dict in an imported module
+    builtins.open = opened
     _patch_pathlib(opened)
 
 
@@ -150,7 +151,7 @@ def _patch_pathlib(opened: Callable[..., Any]) -> None:
             return opened(str(self), mode)
         return open(str(self), mode, buffering, *words, **options)
 
-    Path.open = path_open  # type: ignore[method-assign]  # in the child alone
+    Path.open = path_open  # type: ignore[method-assign]  # put in on purpose, in the child alone
 
 
 ROW = Row(2, "the Nth file operation of a save fails", count, case)

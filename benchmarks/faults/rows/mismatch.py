@@ -1,13 +1,11 @@
-"""Row 11: a resume with other settings, data, keys, shapes, types, or a format of another time: refused by name before the first step."""
+"""Row 11: a resume with other settings or data, of another command, a newer version, or no run at all: refused by name, nothing touched."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from faults.bench import Bench, Row, checkpoints
+from faults.bench import Bench, Row
 from faults.comparing import tree
 
 
@@ -69,21 +67,8 @@ def no_folder(folder: Path) -> str:
     return "config.json"
 
 
-def all_torn(folder: Path) -> str:
-    """Every checkpoint torn: the run would begin anew over its own files, so that it is told which are passed over."""
-    for path in checkpoints(folder):
-        for file in [path] if path.is_file() else path.glob("*.safetensors"):
-            file.write_bytes(file.read_bytes()[:-1])
-    return "torn or altered"
-
-
 def _edit(path: Path, change: Any) -> None:
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    """State of a checkpoint file."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 CHANGES = (other_command, unknown_option, other_data, no_json, no_folder)

@@ -178,12 +178,9 @@ class _Loop:
             where = {"episode": episode, "replica": replica.index, "global_step": step}
             self.log(state.done - 1, **where, **numbers)
         # An episode's last step is kept with its average (on_average), and so is what several processes did in it.
-        stop = around.stop() if around.company.alone and not last_of_episode else None
-        if (
-            (state.done % schedule.checkpoint_every == 0 or stop is not None)
-            and not last_of_episode
-            and around.company.alone
-        ):
+        kept_here = around.company.alone and not last_of_episode
+        stop = around.stop() if kept_here else None
+        if kept_here and (state.done % schedule.checkpoint_every == 0 or stop is not None):
             self.save(replica, step)
         around.bar.advance(1, **self.shown)
         if stop is not None:
