@@ -114,7 +114,8 @@ class KnownTensors:
 @torch.no_grad()
 def write_tensors(live: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
     """Copy values into live tensors of the same names, in place, so that every reference to them stays valid."""
-    copy_each(list(live.values()), [values[name] for name in live])
+    pairs = [(target, value) for name, target in live.items() if (value := values[name]) is not target]
+    copy_each([target for target, _ in pairs], [value for _, value in pairs])
 
 
 @torch.no_grad()

@@ -13,7 +13,9 @@ Letters   S floats, N tensors, K words, M replicas.
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy
@@ -31,6 +33,7 @@ LIMBS = 4  # floats a word, 16 bits each, the lowest first
 GROUP = 2**18  # floats that are copied and looked over for a NaN while they are in cache
 LARGE = 2**15  # floats of a tensor that is worth a call of its own
 Key = tuple[str, str]  # part and name
+_look = attrgetter("dtype", "shape")
 
 
 class Leaf(NamedTuple):
@@ -41,28 +44,69 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
 
 
-Form = dict[Key, Leaf]
+class Places(NamedTuple):
+    """Where leaves of one kind stand among all, and their keys."""
+
+    at: list[int]
+    keys: list[Key]
+
+
+class Form(dict[Key, Leaf]):
+    """Form of every leaf of all parts, in their order; not changed once it is asked for places."""
+
+    @cached_property
+    def sums(self) -> Places:
+        """Of the leaves that are averaged as floats."""
+        return self._places_of(lambda kind: kind == "sum")
+
+    @cached_property
+    def others(self) -> Places:
+        """Of all others, whose words travel."""
+        return self._places_of(lambda kind: kind != "sum")
+
+    @cached_property
+    def has_complex(self) -> bool:
+        """Whether a leaf is complex."""
+        return any(leaf.dtype.startswith("complex") for leaf in self.values())
+
+    @cached_property
+    def floats_are_tensors(self) -> bool:
+        """Whether no python float is averaged or counted, whose NaN an array would not show."""
+        return all(leaf.dtype != "float" for leaf in self.values() if leaf.kind in ("mean", "counter"))
+
+    @cached_property
+    def summed(self) -> dict[str, set[str]]:
+        """Names of `sums` by part."""
+        names: dict[str, set[str]] = {}
+        for part, name in self.sums.keys:
+            names.setdefault(part, set()).add(name)
+        return names
+
+    def _places_of(self, wanted: Callable[[str], bool]) -> Places:
+        found = [(place, key) for place, (key, leaf) in enumerate(self.items()) if wanted(leaf.kind)]
+        return Places([place for place, _ in found], [key for _, key in found])
 
 
 class Forms:
     """Forms of states that mostly look as the one before: told apart by their keys and their tensors' dtypes and shapes."""
 
     def __init__(self) -> None:
-        self._look: list[Any] = []
-        self._form: Form = {}
+        self._names: list[Any] = []
+        self._looks: list[Any] = []
+        self._form = Form()
         self._digest = 0
 
     def of(self, parts: Mapping[str, Mapping[str, Any]], leaves: Sequence[Any]) -> Form:
         """Form of every leaf of all parts, in their order; `leaves` are the same, one after the other."""
-        look = [
-            [(part, [*values]) for part, values in parts.items()],
-            [getattr(leaf, "dtype", None) for leaf in leaves],
-            [getattr(leaf, "shape", type(leaf)) for leaf in leaves],
-        ]
-        if look != self._look:
+        names = [(part, [*values]) for part, values in parts.items()]
+        try:
+            looks = [*map(_look, leaves)]
+        except AttributeError:  # one is a plain value
+            looks = [(getattr(leaf, "dtype", None), getattr(leaf, "shape", type(leaf))) for leaf in leaves]
+        if looks != self._looks or names != self._names:
             keys = [(part, name) for part, values in parts.items() for name in values]
-            self._form = {key: _leaf_of(*key, leaf) for key, leaf in zip(keys, leaves, strict=True)}
-            self._look, self._digest = look, digest_of(repr([*self._form.items()]))
+            self._form = Form((key, _leaf_of(*key, leaf)) for key, leaf in zip(keys, leaves, strict=True))
+            self._looks, self._names, self._digest = looks, names, digest_of(repr([*self._form.items()]))
         return self._form
 
     def digest(self, form: Form) -> int:
@@ -87,7 +131,7 @@ class Sum(NamedTuple):
     """A buffer after its sum over processes, and what stands in it."""
 
     buffer: "FlatBuffer"
-    flags: list[int]
+    flags: numpy.ndarray
     words: list[dict[Key, int]]
     agreement: list[list[int]]
 
@@ -103,14 +147,15 @@ class FlatBuffer:
 
     def __init__(self, form: Form, *, replicas: int, device: torch.device) -> None:
         self.form, self.replicas = form, replicas
-        small = [key for key, leaf in form.items() if leaf.kind == "sum" and _floats(leaf) < LARGE]
-        self.large = [key for key, leaf in form.items() if leaf.kind == "sum" and _floats(leaf) >= LARGE]
-        self.sums = small + self.large
-        self.others = [key for key, leaf in form.items() if leaf.kind != "sum"]
+        self.small = [key for key in form.sums.keys if _floats(form[key]) < LARGE]
+        self.large = [key for key in form.sums.keys if _floats(form[key]) >= LARGE]
+        self.sums = self.small + self.large
+        self.others = form.others.keys
+        self._index = {key: at for at, key in enumerate(self.sums)}
         sizes = [_floats(form[key]) for key in self.sums]
         wide = any(form[key].dtype in ("float64", "complex128") for key in self.sums)
         self.dtype = torch.float64 if wide else torch.float32
-        self._small = sum(sizes[: len(small)])
+        self._small = sum(sizes[: len(self.small)])
         self.floats = sum(sizes)
         self.words = len(self.others)
         length = self.floats + len(self.sums) + replicas * (self.words + AGREEMENT) * LIMBS
@@ -137,17 +182,16 @@ class FlatBuffer:
         return not sums or not bool(torch.isnan(torch.stack(sums)).any())
 
     @torch.no_grad()
-    def divide(self, count: int, *, into: Mapping[Key, torch.Tensor]) -> dict[Key, torch.Tensor]:
-        """Floats over `count`: large tensors that have a place in `into` go there on the way, all others stay in the array."""
-        done = {key: torch.div(self.views[key], count, out=into[key]) for key in self.large if key in into}
-        if done:
-            self.array[: self._small].div_(count)
-            for key in self.large:
-                if key not in done:
-                    self.views[key].div_(count)
-        else:
+    def divide(self, count: int, *, into: Mapping[Key, torch.Tensor]) -> None:
+        """Floats over `count`: in the array, or where a tensor has a place in `into` there, large ones on the way."""
+        if not into:
             self.array[: self.floats].div_(count)
-        return {**self.views, **done}
+            return
+        self.array[: self._small].div_(count)
+        copied = [key for key in self.small if key in into]
+        copy_each([into[key] for key in copied], [self.views[key] for key in copied])
+        for key in self.large:
+            torch.div(self.views[key], count, out=into.get(key, self.views[key]))
 
     @torch.no_grad()
     def fill(self, values: Sequence[Mapping[Key, torch.Tensor]]) -> None:
@@ -178,15 +222,18 @@ class FlatBuffer:
         for m, told in (agreement or {}).items():
             table[m, self.words :] = told
         tail = numpy.empty(self.array.numel() - self.floats) if self._tail is None else self._tail
-        tail[: len(self.sums)] = [unchanged.get(key, 0) for key in self.sums] if unchanged else 0
+        tail[: len(self.sums)] = 0
+        for key, flag in unchanged.items():
+            if key in self._index:
+                tail[self._index[key]] = flag
         tail[len(self.sums) :] = table.view("<u2").reshape(-1)
         if self._tail is None:
             self.array[self.floats :].copy_(torch.from_numpy(tail))
 
-    def read_flags_and_words(self) -> tuple[list[int], list[dict[Key, int]], list[list[int]]]:
+    def read_flags_and_words(self) -> tuple[numpy.ndarray, list[dict[Key, int]], list[list[int]]]:
         """After the sum over processes: flags in the order of `sums`; of each replica words by key, and its agreement."""
         tail = self.array[self.floats :].cpu().numpy() if self._tail is None else self._tail
-        flags = tail[: len(self.sums)].astype(numpy.int64).tolist()
+        flags = tail[: len(self.sums)].astype(numpy.int64)
         limbs = tail[len(self.sums) :].reshape(self.replicas, -1).astype("<u2")
         rows = limbs.view("<i8").tolist()
         return flags, [dict(zip(self.others, row, strict=False)) for row in rows], [row[self.words :] for row in rows]
@@ -198,7 +245,7 @@ def union_of(forms: Mapping[int, Form], label: str) -> tuple[Form, dict[Key, int
     Raises:
         ValueError: they do not belong together; listed.
     """
-    union: Form = {}
+    union = Form()
     wrong: list[str] = []
     for m, form in forms.items():
         for key, leaf in form.items():
@@ -216,26 +263,19 @@ def union_of(forms: Mapping[int, Form], label: str) -> tuple[Form, dict[Key, int
     return union, counts
 
 
-def floats_are_tensors(form: Form) -> bool:
-    """Whether no python float is averaged or counted, whose NaN an array would not show."""
-    return all((leaf.kind != "mean" and leaf.kind != "counter") or leaf.dtype != "float" for leaf in form.values())
-
-
 def tensors_of(leaves: Sequence[Any], form: Form) -> dict[Key, torch.Tensor]:
     """Live tensors of the "sum" leaves, complex ones as pairs of floats; `leaves` of all parts in the form's order."""
-    return {
-        key: torch.view_as_real(widened(value.detach())) if leaf.dtype.startswith("complex") else value
-        for (key, leaf), value in zip(form.items(), leaves, strict=True)
-        if leaf.kind == "sum"
-    }
+    values = [leaves[place] for place in form.sums.at]
+    if form.has_complex:
+        values = [torch.view_as_real(widened(value.detach())) if value.is_complex() else value for value in values]
+    return dict(zip(form.sums.keys, values, strict=True))
 
 
 def words_of(leaves: Sequence[Any], form: Form) -> dict[Key, int]:
     """Words of all other leaves."""
     return {
-        key: digest_of(value) if leaf.kind == "fixed" else _to_word(value)
-        for (key, leaf), value in zip(form.items(), leaves, strict=True)
-        if leaf.kind != "sum"
+        key: digest_of(leaves[place]) if form[key].kind == "fixed" else _to_word(leaves[place])
+        for place, key in zip(*form.others, strict=True)
     }
 
 

@@ -11,11 +11,12 @@ Source    open in IMWA (arXiv 2404.16331); all three are readings of ours. Delet
           used (it casts a float32 momentum of a bf16 parameter to bf16): state is written in place.
 """
 
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
 
-from imwa.averaging import copy_each
+from imwa.averaging import copy_each, write_tensors
 from imwa.trees import copy_state, flatten, map_leaves
 
 POLICIES = ("average", "local", "reset")
@@ -87,6 +88,38 @@ def flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return leaves
 
 
+class KnownState:
+    """`flat_state` of one optimizer, looked up and not searched for while it holds the tensors that it held before.
+
+    Args:
+        optimizer: may change in any way between two calls.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._found: dict[str, Any] = {}
+        self._owners: list[Any] = []
+        self._holders: list[dict[str, Any]] = []
+        self._places: list[tuple[dict[str, Any], str, torch.Tensor]] | None = None  # None: not all are tensors
+
+    def __call__(self) -> dict[str, Any]:
+        """What `flat_state(optimizer)` gives now."""
+        owners = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        holders = [*self._optimizer.state.values()]
+        if (
+            self._places is None
+            or not _are_the_same(owners, self._owners)
+            or not _are_the_same(holders, self._holders)
+            or sum(map(len, holders)) != len(self._places)
+            or any(own.get(name) is not value for own, name, value in self._places)
+        ):
+            self._found = flat_state(self._optimizer)
+            self._owners, self._holders = owners, holders
+            places = [(own, name, value) for own in holders for name, value in own.items()]
+            self._places = places if all(isinstance(value, torch.Tensor) for _, _, value in places) else None
+        return dict(self._found)
+
+
 def write_flat_state(
     optimizer: torch.optim.Optimizer, flat: dict[str, Any], *, live: dict[str, Any] | None = None
 ) -> None:
@@ -96,14 +129,20 @@ def write_flat_state(
         ValueError: as `state_from_flat`.
     """
     live = flat_state(optimizer) if live is None else live
-    if live.keys() == flat.keys() and all(_same_form(value, flat[name]) for name, value in live.items()):
-        copy_each([*live.values()], [flat[name] for name in live])
-        return
+    if live.keys() == flat.keys():
+        others = {name: value for name, value in live.items() if value is not flat[name]}  # the rest holds its mean
+        if all(_same_form(value, flat[name]) for name, value in others.items()):
+            write_tensors(others, flat)
+            return
     state = state_from_flat(flat)
     for key, entries in take_state(optimizer, copied=False).items():
         absent = {name: None for name, leaf in entries.items() if leaf is None}
         state[key] = {**absent, **state.get(key, {})}
     load_state(optimizer, state)
+
+
+def _are_the_same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def _same_form(live: Any, value: Any) -> bool:

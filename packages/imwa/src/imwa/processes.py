@@ -8,13 +8,15 @@ Sum             floats of all parts, counters, and flags of what stayed as it wa
                 agrees with that of replicas in turn up to rounding: the order of the sum is the backend's.
 deterministic   instead each replica's array is broadcast in index order into the sums of `InTurn`: the same bits, for M
                 broadcasts and a copy of every replica that is not its process's last.
-In place        on a CPU the mean of a large tensor is divided straight into the model or the optimizer, which saves a copy.
+In place        on a CPU the mean goes straight into the model and the optimizer, large tensors as they are divided.
 Letters         M replicas, W processes of the averaging group.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 
 from imwa.compatibility import SHOWN_AT_MOST, describe
@@ -27,7 +29,6 @@ from imwa.flat_buffer import (
     Leaf,
     Sum,
     digest_of,
-    floats_are_tensors,
     narrowed,
     tensors_of,
     union_of,
@@ -121,7 +122,7 @@ class AcrossProcesses:
         last = replica == self.own[-1]
         # Alone with its process, a replica goes straight into the array and is looked over on the way; python's floats apart.
         # Where that finds a NaN, or what may be one, all is looked over tensor by tensor.
-        self._filled = last and len(self.own) == 1 and not self._deterministic and floats_are_tensors(form)
+        self._filled = last and len(self.own) == 1 and not self._deterministic and form.floats_are_tensors
         buffer = self._buffer_for(form, replicas=self._replicas, like=tensors) if self._filled else None
         if buffer is None or not buffer.fill_checked([tensors[key] for key in buffer.sums]):
             try:
@@ -136,9 +137,11 @@ class AcrossProcesses:
         else:
             self._add_earlier(tensors)
         for part, values in start.items():
-            for name, value in values.items():
-                if (part, name) in tensors and torch.equal(value, tensors[part, name]):
-                    self._unchanged[part, name] = self._unchanged.get((part, name), 0) + 1
+            summed, live = form.summed.get(part, set()), parts.get(part, {})
+            names = [name for name in values if name in summed]
+            equal = map(torch.equal, [values[name] for name in names], [live[name] for name in names])
+            for name in itertools.compress(names, equal):
+                self._unchanged[part, name] = self._unchanged.get((part, name), 0) + 1
 
     def mean(self, *, label: str) -> Mean:
         """Mean over the replicas of all processes; the same in each."""
@@ -176,7 +179,7 @@ class AcrossProcesses:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict()`."""
         self.clear()
-        self._forms = {m: {key: Leaf(*leaf) for key, leaf in form} for m, form in state["forms"].items()}
+        self._forms = {m: Form((key, Leaf(*leaf)) for key, leaf in form) for m, form in state["forms"].items()}
         self._words = {m: dict(words) for m, words in state["words"].items()}
         self._tensors = {m: {key: value.clone() for key, value in own} for m, own in state["tensors"].items()}
         self._earlier = {key: value.clone() for key, value in state["earlier"]}
@@ -283,36 +286,49 @@ class AcrossProcesses:
         """Leaves of the mean by part and name."""
         buffer, flags, words, _ = total
         form = buffer.form
-        having = {m: self._all_forms[m] if counts else form for m in kept}
-        mine = self._words.get(self.own[-1], {})  # of the replica that `_parts` holds
-        values: dict[Key, Any] = {}
-        for key in buffer.others:  # refused before anything is written
-            own = self._parts.get(key[0], {}).get(key[1])
-            told = [words[m][key] for m in kept if key in having[m]]
-            values[key] = value_from_words(key, form[key], told, own=own, known=mine.get(key))
-        same = {
-            key: self._start[key[0]][key[1]]
-            for key, flag in zip(buffer.sums, flags, strict=True)
-            if flag == len(kept) and key[1] in self._start.get(key[0], {})
-        }
+        values = self._joined(buffer, [words[m] for m in kept], kept, counts)  # refused before anything is written
+        for at in numpy.flatnonzero(flags == len(kept)):
+            part, name = buffer.sums[at]
+            if name in self._start.get(part, {}):
+                values[part, name] = self._start[part][name]
+        if self._forms.get(self.own[-1]) is form and buffer.plain and buffer.array.device.type == "cpu":
+            return self._in_place(buffer, values, len(kept))
         if counts:
-            means = {key: view.div_(counts[key]) for key, view in buffer.views.items()}
+            for key, view in buffer.views.items():
+                view.div_(counts[key])
         else:
-            means = buffer.divide(len(kept), into=self._places(buffer, same))
-        values.update(means if buffer.plain else {key: narrowed(value, form[key]) for key, value in means.items()})
-        values.update(same)
+            buffer.divide(len(kept), into={})
         parts: dict[str, dict[str, Any]] = {key[0]: {} for key in form}
-        for key in form:
-            parts[key[0]][key[1]] = values[key]
+        for key, leaf in form.items():
+            parts[key[0]][key[1]] = values[key] if key in values else narrowed(buffer.views[key], leaf)
         return parts
 
-    def _places(self, buffer: FlatBuffer, same: Mapping[Key, torch.Tensor]) -> dict[Key, torch.Tensor]:
-        """Live tensors that take their mean on the way, since the driver's `write` would put it there: of model and optimizer."""
-        own = self._forms.get(self.own[-1])
-        if own is not buffer.form or not buffer.plain or buffer.array.device.type != "cpu":
-            return {}
-        live = {key: self._parts[key[0]][key[1]] for key in buffer.large if key[0] in (MODEL, OPTIMIZER)}
-        return {key: value for key, value in live.items() if value.is_contiguous() and key not in same}
+    def _joined(
+        self, buffer: FlatBuffer, words: list[dict[Key, int]], kept: list[int], counts: dict[Key, int]
+    ) -> dict[Key, Any]:
+        """Values of what is not summed, from the words of the replicas in `kept`."""
+        last = self.own[-1]  # of which `_parts` holds the values
+        mine = self._words.get(last, {})
+        own = {key: self._parts[key[0]].get(key[1]) for key in buffer.others if key[0] in self._parts}
+        if self._forms.get(last) is buffer.form and all(told == mine for told in words):
+            return own
+        having = {m: self._all_forms[m] if counts else buffer.form for m in kept}
+        joined: dict[Key, Any] = {}
+        for key in buffer.others:
+            told = [one[key] for m, one in zip(kept, words, strict=True) if key in having[m]]
+            joined[key] = value_from_words(key, buffer.form[key], told, own=own.get(key), known=mine.get(key))
+        return joined
+
+    def _in_place(self, buffer: FlatBuffer, values: Mapping[Key, Any], count: int) -> dict[str, dict[str, Any]]:
+        """The mean, where `values` are known: of model and optimizer in the live tensors, where `write` would put it."""
+        parts = {name: dict(part) for name, part in self._parts.items()}
+        into = {(part, name): parts[part][name] for part, name in buffer.sums if part in (MODEL, OPTIMIZER)}
+        elsewhere = {} if len(into) == len(buffer.sums) else {k: v for k, v in buffer.views.items() if k not in into}
+        for (part, name), value in {**elsewhere, **values}.items():
+            parts[part][name] = value
+            into.pop((part, name), None)
+        buffer.divide(count, into=into)
+        return parts
 
     @torch.no_grad()
     def _in_order(self, kept: list[int], label: str) -> dict[str, dict[str, Any]]:

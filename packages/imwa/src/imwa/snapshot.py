@@ -14,7 +14,7 @@ import torch
 from imwa.averaging import KnownTensors, module_tensors, write_tensors
 from imwa.batch_norm import add_spread, squared_drifts
 from imwa.compatibility import require_same_form
-from imwa.optimizer_state import flat_state, load_groups, take_groups, write_flat_state
+from imwa.optimizer_state import KnownState, load_groups, take_groups, write_flat_state
 from imwa.trees import copy_state, flatten, rebuild
 
 MODEL, OPTIMIZER, GROUPS, NORMS = "model", "optimizer", "param_groups", "batch norm"
@@ -45,7 +45,7 @@ class Objects:
     ) -> None:
         self.model, self.optimizer, self._pooled = model, optimizer, pooled
         self.carry, self.average = dict(carry), dict(average)
-        self._tensors = KnownTensors(model)
+        self._tensors, self._state = KnownTensors(model), KnownState(optimizer)
         self._live: dict[str, dict[str, Any]] = {}  # as `parts` found them, for the `write` that follows
         seen = {id(model): "the model", id(optimizer): "the optimizer"}
         for kind, objects in (("carry", self.carry), ("average", self.average)):
@@ -114,7 +114,7 @@ class Objects:
             parts[NORMS] = squared_drifts(self.model, parts[MODEL], start[MODEL]["tensors"])
         parts.update({f"average/{name}": flat_object(owner) for name, owner in self.average.items()})
         if with_optimizer:
-            parts[OPTIMIZER] = flat_state(self.optimizer)
+            parts[OPTIMIZER] = self._state()
         self._live = parts
         return parts
 
