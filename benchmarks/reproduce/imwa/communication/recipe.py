@@ -7,8 +7,8 @@ from typing import Annotated
 from reproduce.imwa.communication.race import Race, Raced, races
 from scarce_common_utils.command_line import Option
 from scarce_common_utils.figures import table
+from scarce_common_utils.provenance import versions
 from scarce_common_utils.records import Record, record_path, write_record
-from scarce_common_utils.run_folder import versions
 
 UNITS = {
     "megabytes": "MB a worker", "compute_seconds": "CPU s a worker", "link_seconds": "s a worker", "wall_seconds": "s",

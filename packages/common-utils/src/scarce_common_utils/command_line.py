@@ -1,8 +1,9 @@
 """From a command's dataclass to its flags, its errors and its exit code: the one place that knows the library (cyclopts).
 
-A command is a function `(config) -> None` whose one parameter is a frozen, keyword-only dataclass. Each field is an
-`Annotated[type, Option("help", ...)]`; a field marked with `Operands` takes what stands without a flag. What a person got
-wrong ends as one plain line on standard error and exit code 2, before anything is written.
+A command is a function `(config) -> result` whose one parameter is a frozen, keyword-only dataclass. Each field is an
+`Annotated[type, Option("help", ...)]`; a field marked with `Operands` takes what stands without a flag. The result is a dict of
+JSON values, for `--json`, or None. Every command has `--json` and `--quiet` besides its own options (`manners`). What a person
+got wrong ends as one plain line on standard error and exit code 2, before anything is written.
 """
 
 import dataclasses
@@ -14,44 +15,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.flags import Operands as Operands
+from scarce_common_utils.flags import Option as Option
+from scarce_common_utils.manners import Manners, Result, with_manners
+from scarce_common_utils.provenance import command_under_way
 from scarce_common_utils.signals import Stopped, raised_on_terminate
 
 Config = TypeVar("Config")
 _PARSE_ERRORS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """What the help says of a field, and the range of its values.
-
-    Attributes:
-        help: one sentence; `unit` is appended in brackets.
-        at_least, at_most, above, below: bounds of a number; a value outside them is refused with the value and the bound.
-        unit: such as `steps` or `images`.
-        short: a second, short flag, such as `-o`.
-    """
-
-    help: str
-    at_least: float | None = None
-    at_most: float | None = None
-    above: float | None = None
-    below: float | None = None
-    unit: str = ""
-    short: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Operands:
-    """Marks the field that takes the words without a flag: a string or None, or a tuple of strings (any number)."""
-
-    name: str
-    help: str
+NOT_STORED = frozenset(
+    {"resume", "config", "given", "inherited"}
+)  # fields that say how a run was started, not what it is
+_MAY_ALWAYS_CHANGE = ("licence", "push_to_hub")  # of the written model: no number comes from them
+# What does not count as a change of the run that --config names: where it is written, where it computes, what becomes of it.
+_CHANGES_NOTHING = frozenset({"config", "out", "device", *_MAY_ALWAYS_CHANGE})
 
 
 class Command(NamedTuple):
     """`function` does the work; `config` is its dataclass; `hints` answers option names of other projects with ours."""
 
-    function: Callable[[Any], None]
+    function: Callable[[Any], Result]
     config: type
     hints: Mapping[str, str] = {}
 
@@ -71,7 +54,8 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
     from cyclopts import App
     from cyclopts.exceptions import CycloptsError
 
-    words = list(sys.argv[1:] if argv is None else argv)
+    asked = list(sys.argv[1:] if argv is None else argv)
+    words = ["./-" if word == "-" else word for word in asked]  # cyclopts would take a bare "-" for an option
     app = App(
         name=name,
         version=version,
@@ -82,9 +66,10 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
         help_format="plaintext",
     )
     for command_name, command in commands.items():
-        app.command(_adapter(command, words), name=command_name)
+        app.command(_adapter(command, words, program=name, name=command_name), name=command_name)
+    app.register_install_completion_command(help="Install completion for this shell (--shell, --output FILE).")
     try:
-        with raised_on_terminate():
+        with raised_on_terminate(), command_under_way(name, asked):
             app(words)
     except CycloptsError as error:
         print(f"{name}: {_sentence(error, words, name=name, commands=commands)}", file=sys.stderr)
@@ -115,11 +100,11 @@ def given_options(config: type, argv: Sequence[str]) -> frozenset[str]:
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """Fields of a configuration as JSON values: paths as strings, tuples as lists; `resume` and `given` left out.
+    """Fields of a configuration as JSON values: paths as strings, tuples as lists; what says how it was started left out.
 
     Operands that are existing paths are made absolute.
     """
-    fields = (field.name for field in dataclasses.fields(config) if field.name not in ("resume", "given"))
+    fields = (field.name for field in dataclasses.fields(config) if field.name not in NOT_STORED)
     return {name: _stored(config, name) for name in fields}
 
 
@@ -135,18 +120,13 @@ def resumed_config(config: Config, stored: Mapping[str, Any], *, may_change: Col
         UserError: an option was given that differs from the stored one and would change the result; or the stored
             options do not fit this version's; the option is named.
     """
-    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]  # a dataclass instance by contract
-    unknown = sorted(set(stored) - known)
-    if unknown:
-        raise UserError(
-            f"The run folder's configuration has the option {unknown[0]!r}, which this version does not know."
-        )
+    _refuse_unknown(config, stored)
     hints = get_type_hints(type(config))
     values: dict[str, Any] = {}
     for name, value in stored.items():
         now = _stored(config, name)
         if name in config.given:  # type: ignore[attr-defined]  # part of RunOptions
-            if name in may_change:
+            if name in may_change or name in _MAY_ALWAYS_CHANGE:
                 continue
             if now == value:
                 values[name] = _revive(value, hints[name])
@@ -160,30 +140,86 @@ def resumed_config(config: Config, stored: Mapping[str, Any], *, may_change: Col
     return dataclasses.replace(config, **values)  # type: ignore[type-var]  # a dataclass instance by contract
 
 
-def _adapter(command: Command, words: Sequence[str]) -> Callable[..., None]:
+def configured(config: Config, stored: Mapping[str, Any], *, written: Collection[str]) -> Config:
+    """Configuration of a new run as another one had it; what the person wrote now comes first.
+
+    Where that changes the run, an option whose default is worked out from others, and which the person did not write in the other
+    run, is worked out again; else all values are the other run's.
+
+    Args:
+        config: as parsed, with `given` naming the options that the person wrote.
+        stored: options of the other run, as `plain_config` wrote them.
+        written: names of those that the person wrote there.
+
+    Raises:
+        UserError: the stored options do not fit this version's; the option is named.
+    """
+    _refuse_unknown(config, stored)
+    hints = get_type_hints(type(config))
+    fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]  # a dataclass instance
+    given: frozenset[str] = config.given  # type: ignore[attr-defined]  # part of RunOptions
+    changed = bool(given - _CHANGES_NOTHING)
+    kept = {
+        name: _revive(value, hints[name])
+        for name, value in stored.items()
+        if name not in given
+        and name not in ("out", "push_to_hub")
+        and not (changed and name not in written and fields[name].default is None)
+    }
+    inherited = frozenset(written) & kept.keys()
+    return dataclasses.replace(config, **kept, config=None, inherited=inherited)  # type: ignore[type-var]  # the same
+
+
+def _refuse_unknown(config: Any, stored: Mapping[str, Any]) -> None:
+    unknown = sorted(set(stored) - {field.name for field in dataclasses.fields(config)})
+    if unknown:
+        raise UserError(
+            f"The run folder's configuration has the option {unknown[0]!r}, which this version does not know."
+        )
+
+
+def _of_another_run(config: Any, *, program: str, name: str) -> Any:
+    """The configuration with what `--config RUN` brings."""
+    from scarce_common_utils.run_folder import RunFolder  # loads torch, which a command's help does without
+
+    if config.resume is not None:
+        raise UserError(
+            f"--config is {config.config} and --resume is {config.resume}. --resume goes on with a run, --config begins it "
+            "anew: give one of them."
+        )
+    run = RunFolder.reopen(config.config, package=program, command=name, flag="--config")
+    return configured(config, run.config, written=run.given)
+
+
+def _adapter(command: Command, words: Sequence[str], *, program: str, name: str) -> Callable[..., None]:
     """Function with the signature that cyclopts reads: operands by position, the dataclass flattened into flags."""
     from cyclopts import Parameter
 
     flags, operands = _annotated(command.config)
     given = given_options(command.config, words)
 
-    def finish(config: Any, found: Any) -> None:
+    def finish(config: Any, found: Any, manners: Manners | None) -> None:
+        config = command.config() if config is None else config
         values: dict[str, Any] = {"given": given}
         if operands is not None and found:
             values |= {operands[0]: found, "given": given | {operands[0]}}
-        command.function(dataclasses.replace(config, **values))
+        config = dataclasses.replace(config, **values)
+        if getattr(config, "config", None) is not None:
+            config = _of_another_run(config, program=program, name=name)
+        with_manners(lambda: command.function(config), manners or Manners())
 
-    def several(*found: str, config: Any = None) -> None:
-        finish(command.config() if config is None else config, found)
+    def several(*found: str, config: Any = None, manners: Any = None) -> None:
+        finish(config, found, manners)
 
-    def single(found: str | None = None, /, *, config: Any = None) -> None:
-        finish(command.config() if config is None else config, found)
+    def single(found: str | None = None, /, *, config: Any = None, manners: Any = None) -> None:
+        finish(config, found, manners)
 
-    def none(*, config: Any = None) -> None:
-        finish(command.config() if config is None else config, None)
+    def none(*, config: Any = None, manners: Any = None) -> None:
+        finish(config, None, manners)
 
     function = none if operands is None else several if operands[2] else single
     function.__annotations__["config"] = Annotated[flags, Parameter(name="*")]
+    function.__annotations__["manners"] = Annotated[_annotated(Manners)[0], Parameter(name="*")]
     if operands is not None:
         kind = str if operands[2] else str | None
         function.__annotations__["found"] = Annotated[kind, Parameter(name=operands[1].name, help=operands[1].help)]
@@ -212,7 +248,10 @@ def _annotated(config: type) -> tuple[type, tuple[str, Operands, bool] | None]:
             bounds = {"gte": option.at_least, "lte": option.at_most, "gt": option.above, "lt": option.below}
             bounds = {name: bound for name, bound in bounds.items() if bound is not None}
             parameter = Parameter(
-                help=text, validator=validators.Number(**bounds) if bounds else None, alias=option.short or None
+                help=text,
+                validator=validators.Number(**bounds) if bounds else None,
+                alias=option.short or None,
+                negative=None if option.negatable else "",
             )
         hints[field.name] = Annotated[kind, parameter, *extras]
     flags = type(config.__name__, (config,), {"__annotations__": hints, "__module__": __name__})
@@ -230,7 +269,8 @@ def _sentence(error: Exception, words: Sequence[str], *, name: str, commands: Ma
     command = next((word for word in words if word in commands), None)
     unknown = next((word for word in text.split() if word.startswith("--")), "").rstrip(".,:")
     if command is not None and "Unknown option" in text:
-        known = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(commands[command].config)]
+        fields = (*dataclasses.fields(commands[command].config), *dataclasses.fields(Manners))
+        known = ["--" + field.name.replace("_", "-") for field in fields]
         hint = commands[command].hints.get(unknown.split("=")[0].lstrip("-").replace("-", "_"))
         if hint is not None:
             return f"Unknown option: {unknown}. Here it is called {hint}."

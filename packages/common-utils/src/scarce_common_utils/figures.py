@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scarce_common_utils.checkpoints import write_atomically
+from scarce_common_utils.provenance import stamp_lines
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -41,7 +42,7 @@ def figure(
     axes.set_title(caption, loc="left", fontsize=10, wrap=True)
     yield axes
     content = BytesIO()
-    canvas.print_png(content)
+    canvas.print_png(content, metadata=stamp_lines())  # text chunks of the PNG: command line, data, versions
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
 

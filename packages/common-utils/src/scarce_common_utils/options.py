@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from scarce_common_utils.command_line import Operands, Option
+from scarce_common_utils.command_line import NOT_STORED, Operands, Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_folders import read_class_list
 from scarce_common_utils.image_sources import FOLDS, Selection
@@ -22,9 +22,23 @@ class RunOptions:
     seed: Annotated[int, Option("Seed of all randomness; the same seed gives the same bits on a CPU", at_least=0)] = 0
     out: Annotated[Path | None, Option("Run folder to make; by default a new one under runs/")] = None
     resume: Annotated[Path | None, Option("Run folder to go on with; data and options come from it")] = None
+    config: Annotated[
+        Path | None, Option("Run folder whose run to begin anew, in a new folder; options given here come first")
+    ] = None
     device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
     precision: Annotated[Precision, Option("Numbers of the forward pass: bf16 and fp16 by autocast")] = "float32"
     given: frozenset[str] = frozenset()  # names of the options that the person wrote; filled in by command_line
+    inherited: frozenset[str] = frozenset()  # those written in the run that --config named
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether options still come from another run's folder, so that they cannot be held against each other yet."""
+        return self.resume is not None or self.config is not None
+
+    @property
+    def written(self) -> frozenset[str]:
+        """Names of the options that a person wrote, here or in the run that --config named."""
+        return (self.given | self.inherited) - NOT_STORED - {"out"}
 
 
 @dataclass(frozen=True, kw_only=True)

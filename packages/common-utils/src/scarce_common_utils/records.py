@@ -36,6 +36,8 @@ class Record:
         numbers: name -> value, such as `{"accuracy": 89.2}`; None for what could not be measured.
         units: name -> unit, such as `{"accuracy": "%"}`.
         digest: digest of the options that decide the numbers.
+        command_line: of the run, each path cut to its last name.
+        data_digest: digest of the data and of which rows were used for what.
         versions: distribution -> version.
         seconds: wall-clock time of the run.
         threads: threads of torch.
@@ -49,6 +51,8 @@ class Record:
     numbers: dict[str, float | None]
     units: dict[str, str] = field(default_factory=dict)
     digest: str = ""
+    command_line: str = ""
+    data_digest: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     threads: int = 1

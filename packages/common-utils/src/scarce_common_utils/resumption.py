@@ -19,8 +19,9 @@ from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint
 from scarce_common_utils.command_line import resumed_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import RunOptions
+from scarce_common_utils.provenance import current_data, data_digest_of, tell_data, tell_line, versions
 from scarce_common_utils.records import Record
-from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr, versions
+from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr
 
 Config = TypeVar("Config", bound=RunOptions)
 
@@ -48,6 +49,8 @@ def begin(
     run = RunFolder.reopen(config.resume, package=package, command=command)
     resumed = resumed_config(config, run.config, may_change=may_change)
     run.hold()
+    if run.line:
+        tell_line(run.line)
     return run, resumed
 
 
@@ -63,6 +66,7 @@ def check_split(run: RunFolder, split: Mapping[str, Any], *, place: str) -> None
         UserError: the data are no longer those that the run began with.
     """
     to_stderr(f"{run.package}: run folder {run.path}")
+    tell_data(data_digest_of(split))
     file = run.path / "split.json"
     if not file.is_file():  # a new run, or one that was killed before its first step
         run.write_json(file.name, split)
@@ -126,11 +130,23 @@ def record_of(
         numbers=numbers,
         units=units,
         digest=run.digest,
+        command_line=run.line,
+        data_digest=current_data(),
         versions=versions(run.package),
         seconds=seconds,
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     )
+
+
+def result_of(run: RunFolder, *, model: bool = True) -> dict[str, Any]:
+    """What `--json` prints of a finished run: its folder, its record, and where figures and model lie."""
+    return {
+        "run": run.path,
+        "result": run.read_json("result.json"),
+        "figures": sorted(run.figures.glob("*.png")),
+        "model": run.model if model else None,
+    }
 
 
 def closing_lines(run: RunFolder, *, seed: int, figures: Sequence[Path], model: bool = False) -> str:

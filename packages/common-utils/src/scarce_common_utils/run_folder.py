@@ -12,8 +12,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable
-from importlib import metadata
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ import torch
 from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.locks import HOLDER, LOCK, Hold, hold
+from scarce_common_utils.provenance import current_line, versions
 from scarce_common_utils.records import Record, write_record
 
 # What a run may change without changing its numbers; left out of the configuration's digest.
 _NOT_IN_DIGEST = (
     "out", "resume", "device", "workers", "in_memory", "download", "tracker", "checkpoint_every", "keep_checkpoints",
+    "licence", "push_to_hub",
 )  # fmt: skip
 
 
@@ -36,15 +37,27 @@ class RunFolder:
     One process writes there at a time: `create` takes the lock, `hold` takes it for a folder that was reopened, and `with run:`
     gives it back at the block's end.
 
-    Attributes: `path`, `config` (plain JSON values), `command`, `package`, and the paths `checkpoints`, `figures`,
-    `model`, `metrics_file`.
+    Attributes: `path`, `config` (plain JSON values), `command`, `package`, `given` (options that the person wrote), `line` (the
+    command line that began the run, each path cut to its last name), and the paths `checkpoints`, `figures`, `model`,
+    `metrics_file`.
     """
 
-    def __init__(self, path: Path, *, package: str, command: str, config: dict[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        package: str,
+        command: str,
+        config: dict[str, Any],
+        given: Collection[str] = (),
+        line: str = "",
+    ):
         self.path = path
         self.package = package
         self.command = command
         self.config = config
+        self.given = frozenset(given)
+        self.line = line
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
         self.model = path / "model"
@@ -78,7 +91,14 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, out: Path | None, *, default_name: str, package: str, command: str, config: dict[str, Any]
+        cls,
+        out: Path | None,
+        *,
+        default_name: str,
+        package: str,
+        command: str,
+        config: dict[str, Any],
+        given: Collection[str] = (),
     ) -> "RunFolder":
         """Make the folder and write what was asked and where it runs.
 
@@ -89,6 +109,7 @@ class RunFolder:
             package: distribution whose version is recorded.
             command: the command's name, checked by `reopen`.
             config: resolved configuration, plain JSON values.
+            given: names of the options that the person wrote, which `--config` tells from those that were worked out.
 
         Raises:
             UserError: `out` holds something, is a file, is in use, or cannot be written into.
@@ -97,38 +118,47 @@ class RunFolder:
         path = _made_folder(Path("runs") / default_name) if out is None else out
         refuse_used_folder(path)
         make_folder(path)
-        run = cls(path, package=package, command=command, config=config)
+        run = cls(path, package=package, command=command, config=config, given=given, line=current_line())
         run.hold()
         refuse_used_folder(path)  # again: of two runs that came here at once, one holds it now
         # First what a resume needs: a run that is killed before it is there has to be started again in another folder.
-        run.write_json("config.json", {"package": package, "command": command, "options": config})
+        content = {"package": package, "command": command, "command_line": run.line, "given": sorted(run.given)}
+        run.write_json("config.json", content | {"options": config})
         run.write_json("environment.json", where)
         run.figures.mkdir(exist_ok=True)
         return run
 
     @classmethod
-    def reopen(cls, path: Path, *, package: str, command: str) -> "RunFolder":
+    def reopen(cls, path: Path, *, package: str, command: str, flag: str = "--resume") -> "RunFolder":
         """Take up an earlier run's folder.
+
+        Args:
+            path: the folder.
+            package: distribution of the command.
+            command: its name.
+            flag: the option that named the folder, for the errors.
 
         Raises:
             UserError: the folder is missing, has no readable config.json, or belongs to another command.
         """
         file = path / "config.json"
         if not path.is_dir():
-            raise UserError(f"{path} is no folder. Give --resume the run folder that an earlier run named at its end.")
+            raise UserError(f"{path} is no folder. Give {flag} the run folder that an earlier run named at its end.")
         if not file.is_file():
             raise UserError(
-                f"{path} holds no config.json, so it is no run folder. Give --resume the folder of an earlier run."
+                f"{path} holds no config.json, so it is no run folder. Give {flag} the folder of an earlier run."
             )
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             found = (content["package"], content["command"])
             config = dict(content["options"])
+            given = content.get("given", config.keys())  # a run of an earlier version: all of them count
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file} cannot be read as a run's configuration ({error}).") from error
         if found != (package, command):
             raise UserError(f"{path} is a run of `{found[0]} {found[1]}`, not of `{package} {command}`.")
-        return cls(path, package=package, command=command, config=config)
+        line = str(content.get("command_line", ""))
+        return cls(path, package=package, command=command, config=config, given=given, line=line)
 
     @property
     def digest(self) -> str:
@@ -208,12 +238,6 @@ def environment(package: str) -> dict[str, Any]:
         "cuda": torch.version.cuda if cuda else None,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
     }
-
-
-def versions(package: str) -> dict[str, str]:
-    """Versions of `package`, of common-utils, of torch and numpy, and of what else is loaded and decides numbers."""
-    loaded = [name for name in ("torchvision", "transformers", "accelerate", "datasets") if name in sys.modules]
-    return {name: metadata.version(name) for name in (package, "scarce-common-utils", "torch", "numpy", *loaded)}
 
 
 def to_stderr(sentence: str) -> None:

@@ -29,7 +29,7 @@ from imwa.training.stages import Stage, cost_of, stages_of
 from imwa.training.state import TrainingState
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sets import AnyImages
-from scarce_common_utils.images import count_by_class, data_name, images_for_statistics, open_images
+from scarce_common_utils.images import count_by_class, data_digest, data_name, images_for_statistics, open_images
 from scarce_common_utils.options import choose_device
 from scarce_common_utils.random_state import seed_random_state
 from scarce_common_utils.streams import stream, stream_seed
@@ -187,15 +187,19 @@ class Job:
         return self.prepare(images), self.training.labels[places].to(self.device)
 
 
-def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
+def build_job(
+    config: "TrainConfig", together: Company | None = None, *, data: tuple[AnyImages, AnyImages] | None = None
+) -> Job:
     """Read the data, draw the long tail, build the model, the optimizer and the driver.
+
+    `data` are training and test images that were read already.
 
     Raises:
         UserError: the data, the imbalance, the model or the device cannot be used; the value and the mend are named.
     """
     together = together or Company()
     device = together.place(choose_device(config.device))
-    everything, test = open_images(
+    everything, test = data or open_images(
         config.data,
         image_size=config.image_size,
         test_share=config.test_share,
@@ -221,6 +225,8 @@ def build_job(config: "TrainConfig", together: Company | None = None) -> Job:
         "labels_sha256": hashlib.sha256(everything.labels.numpy().tobytes()).hexdigest(),
         "classes_by_rank": [training.class_names[number] for number in ranks],
         "training": places.tolist(),
+        "images_sha256": data_digest(everything),
+        "test_sha256": data_digest(test),
     }
     if config.init_from is not None:
         split["init_from_sha256"] = digest_of_file(config.init_from)

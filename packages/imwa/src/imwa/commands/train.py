@@ -4,7 +4,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from imwa import __version__
 from imwa.commands.card import model_card
@@ -26,7 +26,15 @@ from scarce_common_utils.image_sets import StoredImages
 from scarce_common_utils.model_folder import write_model
 from scarce_common_utils.options import ImageDataOptions, RunOptions, choose_device
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.resumption import begin, check_split, closing_lines, load_newest, record_of, threads
+from scarce_common_utils.resumption import (
+    begin,
+    check_split,
+    closing_lines,
+    load_newest,
+    record_of,
+    result_of,
+    threads,
+)
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 from scarce_common_utils.signals import stop_requests
 
@@ -184,7 +192,7 @@ class TrainConfig(RunOptions, ImageDataOptions, CorrectionOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that the chosen method would not look at."""
-        if self.resume is not None:
+        if self.unsettled:
             return
         unused = {
             "single": (
@@ -220,11 +228,11 @@ class TrainConfig(RunOptions, ImageDataOptions, CorrectionOptions):
             )
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig) -> dict[str, Any] | None:
     """Train an image classifier by iterated weight averaging, or one of its controls, and evaluate it by class."""
     try:
         with company(choose_device(config.device)) as together:
-            _train(config, together)
+            return _train(config, together)
     except ProcessLost as error:
         raise UserError(f"{error} --resume with the run folder goes on from the last finished episode.") from error
     except HoldsNan as error:
@@ -232,7 +240,7 @@ def train(config: TrainConfig) -> None:
         raise UserError(f"{error}{hint}") from error
 
 
-def _train(config: TrainConfig, together: Company) -> None:
+def _train(config: TrainConfig, together: Company) -> dict[str, Any] | None:
     began = time.monotonic()
     run, config = begin(config, package="imwa", command="train", may_change=MAY_CHANGE)
     refuse_company(config, together)
@@ -247,7 +255,14 @@ def _train(config: TrainConfig, together: Company) -> None:
         options = plain_config(job.config)
 
         def create() -> RunFolder:
-            return RunFolder.create(config.out, default_name=job.name, package="imwa", command="train", config=options)
+            return RunFolder.create(
+                config.out,
+                default_name=job.name,
+                package="imwa",
+                command="train",
+                config=options,
+                given=config.written,
+            )
 
         run = together.first_does(create)
     with run, threads(job.config.threads):
@@ -258,6 +273,7 @@ def _train(config: TrainConfig, together: Company) -> None:
         fit(run, job, together)
         if together.first:
             finish(run, job, seconds=time.monotonic() - began)
+        return result_of(run) if together.first else None
 
 
 def refuse_company(config: TrainConfig, together: Company) -> None:

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_commands("layermatch", __version__, commands, argv)
 
 
-def later(command: str, text: str) -> Callable[[Any], None]:
+def later(command: str, text: str) -> Callable[[Any], Any]:
     """The function of that name in the module of that name, imported with all that it needs when it is called.
 
     Args:
@@ -39,8 +39,8 @@ def later(command: str, text: str) -> Callable[[Any], None]:
         text: what the help says of it.
     """
 
-    def function(config: Any) -> None:
-        getattr(import_module(f"layermatch.commands.{command}"), command)(config)
+    def function(config: Any) -> Any:
+        return getattr(import_module(f"layermatch.commands.{command}"), command)(config)
 
     function.__doc__ = text
     return function

@@ -20,17 +20,19 @@ from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
 from scarce_common_utils.images import ImageSet, Unreadable, data_digest, data_name, labelled_images, load_images
 from scarce_common_utils.options import ImageDataOptions
+from scarce_common_utils.provenance import stamp, tell_data
 from scarce_common_utils.run_folder import RunFolder, refuse_used_folder, to_stderr
 
 WORST = 20
 COLUMNS = ("class", "images", "right %", "mostly taken for")
 
 
-def evaluate(config: EvaluateConfig) -> None:
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Test a trained run on labelled images: accuracy, a table of the classes, a confusion matrix."""
     if len(config.words) != 2:
         raise UserError("Give a run folder and data: layermatch evaluate RUN DATA")
-    refuse_outputs(config)
+    if config.out is not None:
+        refuse_used_folder(config.out)
     trained = load_trained(Path(config.words[0]), device=config.device)
     images, what, unreadable = find_images(trained, config)
     found = evaluate_model(
@@ -43,22 +45,14 @@ def evaluate(config: EvaluateConfig) -> None:
     )
     rows = class_rows(found.confusion, trained.class_names)
     folder = new_folder(trained.run / "evaluations", data_name(config.words[1])) if config.out is None else config.out
-    numbers = as_json(found, rows, data=data_name(config.words[1]), what=what, skipped=len(unreadable))
+    tell_data(data_digest(images)[:16])
+    numbers = as_json(found, rows, data=data_name(config.words[1]), what=what, skipped=len(unreadable)) | stamp()
     write(folder, found, table(COLUMNS, rows), trained=trained, what=what, numbers=numbers)
-    if config.json is not None:
-        write_atomically(config.json, numbers)
     if unreadable:
         to_stderr(f"layermatch: {left_out(unreadable)}")
     print_classes(rows, folder)
     print(f"accuracy: {found.accuracy:.2f} % of {what}\nWritten: {folder}")
-
-
-def refuse_outputs(config: EvaluateConfig) -> None:
-    """Raise a UserError where what is to be written has no place, before anything is read."""
-    if config.out is not None:
-        refuse_used_folder(config.out)
-    if config.json is not None and (config.json.is_dir() or not config.json.parent.is_dir()):
-        raise UserError(f"--json is {config.json}, which cannot be written. Name a file in a folder that is there.")
+    return numbers | {"written": folder}
 
 
 def find_images(trained: Trained, config: EvaluateConfig) -> tuple[ImageSet, str, list[Unreadable]]:
@@ -184,9 +178,9 @@ def new_folder(parent: Path, name: str) -> Path:
 
 def as_json(
     found: Evaluation, rows: list[list[str | int | float | None]], *, data: str, what: str, skipped: int
-) -> bytes:
-    """The numbers as a JSON file: of a class without an image `right` is null."""
-    content = {
+) -> dict[str, Any]:
+    """The numbers as JSON values: of a class without an image `right` is null."""
+    return {
         "data": data,
         "tested_on": what,
         "numbers": {"accuracy": found.accuracy, "images": int(found.confusion.sum()), "images_left_out": skipped},
@@ -194,13 +188,12 @@ def as_json(
         "classes": [{"class": name, "images": images, "right": right} for name, images, right, _ in rows],
         "confusion": found.confusion.tolist(),
     }
-    return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def write(folder: Path, found: Evaluation, text: str, *, trained: Trained, what: str, numbers: bytes) -> None:
+def write(folder: Path, found: Evaluation, text: str, *, trained: Trained, what: str, numbers: dict[str, Any]) -> None:
     """Write table, numbers and figure into a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     head = f"accuracy: {found.accuracy:.2f} % of {what}\n\n"
     write_atomically(folder / "classes.txt", (head + text + "\n").encode())
-    write_atomically(folder / "result.json", numbers)
+    write_atomically(folder / "result.json", (json.dumps(numbers, indent=1) + "\n").encode())
     draw_confusion(folder / "confusion.png", found.confusion, title=trained.run.name, class_names=trained.class_names)

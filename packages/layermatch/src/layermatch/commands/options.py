@@ -149,7 +149,7 @@ class TrainConfig(RunOptions, ImageDataOptions, StreamingOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that the chosen method would not look at."""
-        if self.resume is None:
+        if not self.unsettled:
             from layermatch.commands.criterion import refuse_unused
 
             refuse_unused(self)
@@ -160,13 +160,16 @@ class PredictConfig:
     """Options of `layermatch predict`."""
 
     words: Annotated[
-        tuple[str, ...], Operands("RUN IMAGES", "A finished run's folder, then images or folders of images")
+        tuple[str, ...],
+        Operands(
+            "RUN IMAGES", "A finished run's folder, then images or folders of images; - is a list on standard input"
+        ),
     ] = ()
     top: Annotated[int, Option("How many classes to name for each image, the likeliest first", at_least=1)] = 1
     skip_unreadable: Annotated[
         bool, Option("Leave out images that cannot be read, count and name them, instead of refusing all")
     ] = False
-    output: Annotated[Path | None, Option("CSV file to write; by default standard output", short="-o")] = None
+    output: Annotated[Path | None, Option("CSV file to write; by default, or by -, standard output", short="-o")] = None
     device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
     given: frozenset[str] = frozenset()
 
@@ -181,9 +184,6 @@ class EvaluateConfig:
     out: Annotated[
         Path | None, Option("New folder for table, numbers and figure; by default one in the run's `evaluations`")
     ] = None
-    json: Annotated[Path | None, Option("JSON file to write too, with what `result.json` in the new folder holds")] = (
-        None
-    )
     skip_unreadable: Annotated[
         bool, Option("Leave out images that cannot be read, count and name them, instead of refusing all")
     ] = False
@@ -191,3 +191,12 @@ class EvaluateConfig:
     data_folder: Annotated[Path, Option("Where torchvision:NAME keeps its files")] = Path("data")
     device: Annotated[str, Option("cpu, cuda, cuda:1, mps; auto takes the accelerator where there is one")] = "auto"
     given: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(TrainConfig):
+    """Options of `layermatch check`: those of the run that it looks ahead at, but for where that writes and goes on."""
+
+    out: Path | None = None
+    resume: Path | None = None
+    config: Path | None = None

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +21,12 @@ from scarce_common_utils.image_sets import first_line
 from scarce_common_utils.images import Unreadable
 from scarce_common_utils.run_folder import to_stderr
 
+STANDARD = Path("-")  # standard input, or output
 IMAGES_AT_ONCE = 256
 BAD_SHOWN = 10
 
 
-def predict(config: PredictConfig) -> None:
+def predict(config: PredictConfig) -> dict[str, Any]:
     """Say which class each image belongs to, and with which confidence, by a trained run."""
     if len(config.words) < 2:
         raise UserError("Give a run folder and then images: layermatch predict RUN IMAGES...")
@@ -31,24 +34,31 @@ def predict(config: PredictConfig) -> None:
     if config.top > len(trained.class_names):
         raise UserError(f"--top is {config.top}, and the model knows {len(trained.class_names)} classes.")
     files, probabilities, bad = predict_files(trained, find_images(config.words[1:]), skip=config.skip_unreadable)
-    text = as_csv(files, probabilities, trained.class_names, top=config.top)
+    rows = likeliest(files, probabilities, trained.class_names, top=config.top)
+    text = as_csv(rows, top=config.top)
     if bad:
         to_stderr(f"layermatch: {left_out(bad)}")
-    if config.output is None:
+    if config.output in (None, STANDARD):
         print(text, end="")
-        return
-    write_atomically(config.output, text.encode())
-    to_stderr(f"layermatch: {images(len(files))}, {config.output}")
+    else:
+        write_atomically(config.output, text.encode())
+        to_stderr(f"layermatch: {images(len(files))}, {config.output}")
+    predictions = [
+        {"path": row.file, "classes": [{"class": name, "confidence": value} for name, value in row.classes]}
+        for row in rows
+    ]
+    return {"predictions": predictions, "left_out": [image.name for image in bad]}
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """The files named, and those below the folders named, each once and in that order.
+    """The files named, and those below the folders named, each once and in that order; `-` stands for names on standard input.
 
     Raises:
-        UserError: a name is neither file nor folder, or a folder holds no image.
+        UserError: a name is neither file nor folder, a folder holds no image, or standard input no name.
     """
     files: list[Path] = []
-    for name in names:
+    asked = [found for name in names for found in (listed() if Path(name) == STANDARD else [name])]
+    for name in asked:
         path = Path(name)
         if not path.exists():
             raise UserError(f"{name} is neither a file nor a folder.")
@@ -57,6 +67,14 @@ def find_images(names: Sequence[str]) -> list[Path]:
             raise UserError(f"{name} holds no image.")
         files += found
     return list(dict.fromkeys(files))
+
+
+def listed() -> list[str]:
+    """Paths on standard input, one a line."""
+    found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not found:
+        raise UserError("IMAGES is -, and standard input is empty. Give paths there, one a line.")
+    return found
 
 
 def predict_files(
@@ -106,14 +124,31 @@ def read(file: Path, shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(fit(array, shape=shape))
 
 
-def as_csv(files: Sequence[Path], probabilities: Tensor, class_names: Sequence[str], *, top: int) -> str:
-    """Lines path, class, confidence, and class_2, confidence_2 and so on, with a head line."""
+class Prediction(NamedTuple):
+    """A `file` and its likeliest `classes`, each with its confidence, the likeliest first."""
+
+    file: Path
+    classes: list[tuple[str, float]]
+
+
+def likeliest(
+    files: Sequence[Path], probabilities: Tensor, class_names: tuple[str, ...], *, top: int
+) -> list[Prediction]:
+    """The `top` classes of each file, of probabilities Float32[N K]."""
     confidences, classes = probabilities.topk(top, dim=1)
+    pairs = zip(files, confidences.tolist(), classes.tolist(), strict=True)
+    return [
+        Prediction(file, [(class_names[number], value) for number, value in zip(numbers, values, strict=True)])
+        for file, values, numbers in pairs
+    ]
+
+
+def as_csv(rows: Sequence[Prediction], *, top: int) -> str:
+    """Lines path, class, confidence, and class_2, confidence_2 and so on, with a head line."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     more = [f"{name}_{place}" for place in range(2, top + 1) for name in ("class", "confidence")]
     lines.writerow(["path", "class", "confidence", *more])
-    for file, values, numbers in zip(files, confidences.tolist(), classes.tolist(), strict=True):
-        pairs = zip(numbers, values, strict=True)
-        lines.writerow([file, *(cell for number, value in pairs for cell in (class_names[number], f"{value:.4f}"))])
+    for file, classes in rows:
+        lines.writerow([file, *(cell for name, value in classes for cell in (name, f"{value:.4f}"))])
     return text.getvalue()

@@ -1,6 +1,7 @@
 """`layermatch train DATA`: the whole job on a person's own images, from the library's parts alone."""
 
 import time
+from typing import Any
 
 from layermatch import __version__
 from layermatch.commands.job import Job, build_job
@@ -15,7 +16,7 @@ from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import plain_config
 from scarce_common_utils.process_group import leave_together
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.resumption import begin, check_split, load_newest, threads
+from scarce_common_utils.resumption import begin, check_split, load_newest, result_of, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 from scarce_common_utils.signals import stop_requests
 
@@ -23,7 +24,7 @@ from scarce_common_utils.signals import stop_requests
 MAY_CHANGE = ("device", "download", "data_folder", "tracker", "in_memory", "workers")
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig) -> dict[str, Any] | None:
     """Train an image classifier from few labels and many unlabelled images, and evaluate it."""
     began = time.monotonic()
     run, config = begin(config, package="layermatch", command="train", may_change=MAY_CHANGE)
@@ -49,6 +50,7 @@ def train(config: TrainConfig) -> None:
         if place.processes.main:
             print_summary(run, job)
         leave_together()
+        return result_of(run) if place.processes.main else None
     finally:
         if run is not None:
             run.close()
@@ -66,6 +68,7 @@ def open_run(run: RunFolder | None, job: Job) -> RunFolder:
                 package="layermatch",
                 command="train",
                 config=plain_config(job.config),
+                given=job.config.written,
             )
         check_split(run, job.split, place=job.training.place)
         for notice in notices(job):

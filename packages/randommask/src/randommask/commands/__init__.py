@@ -29,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "observe": Command(observe, ObserveConfig, OBSERVE_HINTS),
         "overlap": Command(overlap, OverlapConfig, FINETUNE_HINTS),
     }
-    # A bare "-" is standard input or output; the command-line library would take it for an option.
-    words = ["./-" if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
-    return run_commands("randommask", __version__, commands, words)
+    return run_commands("randommask", __version__, commands, argv)
 
 
 def run() -> None:

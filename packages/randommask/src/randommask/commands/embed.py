@@ -52,7 +52,7 @@ class EmbedConfig:
     given: frozenset[str] = frozenset()
 
 
-def embed(config: EmbedConfig) -> None:
+def embed(config: EmbedConfig) -> dict[str, Any]:
     """Write one vector a sequence, from a pretrained encoder's states."""
     folder, file = model_and_file(config.words, "embed")
     out = _checked_output(config.output)
@@ -90,6 +90,7 @@ def embed(config: EmbedConfig) -> None:
     cut = len(pieces.ids) - len(sequences.names)
     more = f"; longer ones in {cut} more pieces of at most {loaded.specials.most} tokens" if cut else ""
     to_stderr(f"randommask: {found.shape[0]} sequences x {found.shape[1]} numbers{more}: {out}")
+    return {"output": out, "sequences": found.shape[0], "numbers": found.shape[1], "pieces": len(pieces.ids)}
 
 
 def _checked_output(path: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """`randommask finetune TRAIN`: from a table of labelled sequences to a scored classifier, from the library's parts alone."""
 
 import dataclasses
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from randommask.sample import SPLICE_JUNCTIONS, sample_path
 from randommask.training.processes import Processes, share_of_batch
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.manners import Result
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import check_split, closing_lines, record_of, threads
+from scarce_common_utils.resumption import check_split, closing_lines, record_of, result_of, threads
 from scarce_common_utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class FinetuneConfig(RunOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
-        if self.resume is None:
+        if not self.unsettled:
             for name in _ONLY_SCRATCH:
                 if name in self.given and self.model is not None:
                     raise UserError(
@@ -114,12 +116,12 @@ class Job(NamedTuple):
     tokenizer: Any
 
 
-def finetune(config: FinetuneConfig) -> None:
+def finetune(config: FinetuneConfig) -> Result:
     """Train a classifier of DNA sequences, from a pretrained model or from scratch, and score it on the whole test set."""
-    in_all_processes(lambda: _finetune(config))
+    return in_all_processes(lambda: _finetune(config))
 
 
-def _finetune(config: FinetuneConfig) -> None:
+def _finetune(config: FinetuneConfig) -> Result:
     began = time.monotonic()
     from randommask.training.quiet import quiet_transformers
 
@@ -128,8 +130,9 @@ def _finetune(config: FinetuneConfig) -> None:
         job = build_job(config)
         run = open_run(run, processes, make=lambda: _made(job.config))
         with run, threads(job.config.threads):
-            processes.by_main(lambda: check_split(run, job.data.split, place=config.train or "the sample"))
+            processes.by_main(lambda: check_split(run, split_of(job.data), place=config.train or "the sample"))
             _fit(run, job, processes, began=began)
+            return result_of(run) if processes.main else None
 
 
 def _made(config: FinetuneConfig) -> RunFolder:
@@ -140,7 +143,18 @@ def _made(config: FinetuneConfig) -> RunFolder:
         package="randommask",
         command="finetune",
         config=plain_config(config),
+        given=config.written,
     )
+
+
+def split_of(data: Labelled) -> dict[str, Any]:
+    """What split.json holds: which rows went where, and digests of the letters and labels on each side."""
+    sides = {"train": data.train, "dev": data.dev, "test": data.test}
+    digests = {
+        name: hashlib.sha256(repr((data.names, list(side.sequences), side.targets.tolist())).encode()).hexdigest()
+        for name, side in sides.items()
+    }
+    return {"sha256": digests} | data.split
 
 
 def build_job(config: FinetuneConfig) -> Job:

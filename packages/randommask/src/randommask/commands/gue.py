@@ -2,20 +2,23 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
+from randommask.commands.finetune import split_of
 from randommask.commands.launch import begin_together, in_all_processes, open_run
 from randommask.data.gue import BATCH, LEARNING_RATE, GueData, choose_tasks, read_task
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.manners import Result
 from scarce_common_utils.options import RunOptions, choose_device
+from scarce_common_utils.provenance import data_digest_of, versions
 from scarce_common_utils.records import Record, read_records, record_path, write_record
 from scarce_common_utils.resumption import threads
-from scarce_common_utils.run_folder import RunFolder, to_stderr, versions
+from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 if TYPE_CHECKING:
     from randommask.training.processes import Processes
@@ -64,7 +67,7 @@ class GueConfig(RunOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
-        if self.resume is None:
+        if not self.unsettled:
             if self.data is None:
                 raise UserError("--data is missing. Give the folder of GUE, such as --data GUE.")
             for name in ("size", "start", "k"):
@@ -74,12 +77,12 @@ class GueConfig(RunOptions):
                     )
 
 
-def gue(config: GueConfig) -> None:
+def gue(config: GueConfig) -> Result:
     """Fine-tune on the tasks of GUE with their published recipes, over several seeds, and print one table."""
-    in_all_processes(lambda: _gue(config))
+    return in_all_processes(lambda: _gue(config))
 
 
-def _gue(config: GueConfig) -> None:
+def _gue(config: GueConfig) -> Result:
     from randommask.training.processes import share_of_batch
     from randommask.training.quiet import quiet_transformers
 
@@ -104,8 +107,11 @@ def _gue(config: GueConfig) -> None:
         with run, threads(config.threads):
             for data in read:
                 _run_task(run, config, data, arm=arm, device=device, processes=processes)
-    if processes.main:
-        _print_table(run, config, read, arm=arm)
+    if not processes.main:
+        return None
+    _print_table(run, config, read, arm=arm)
+    records = [asdict(record) for record in read_records(run.path / "records")]
+    return {"run": run.path, "records": records, "table": run.path / "table.md"}
 
 
 def _made(config: GueConfig, *, arm: str) -> RunFolder:
@@ -115,6 +121,7 @@ def _made(config: GueConfig, *, arm: str) -> RunFolder:
         package="randommask",
         command="gue",
         config=plain_config(config),
+        given=config.written,
     )
 
 
@@ -159,6 +166,8 @@ def _run_task(
             seed=seed,
             numbers=numbers | {"test_rows": len(data.data.test.sequences), "reduced": float(data.reduced)},
             digest=run.digest,
+            command_line=run.line,
+            data_digest=data_digest_of(split_of(data.data)),
             versions=versions("randommask"),
             seconds=time.monotonic() - began,
             threads=torch.get_num_threads(),

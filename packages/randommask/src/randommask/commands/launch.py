@@ -14,6 +14,7 @@ from randommask.training.processes import Processes, join, launched, launched_ra
 from scarce_common_utils.checkpoints import checkpoint_step, newest_checkpoint
 from scarce_common_utils.command_line import resumed_config
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.manners import Result
 from scarce_common_utils.options import RunOptions, choose_device
 from scarce_common_utils.process_group import leave_together
 from scarce_common_utils.resumption import begin
@@ -22,10 +23,15 @@ from scarce_common_utils.run_folder import RunFolder, to_stderr
 Config = TypeVar("Config", bound=RunOptions)
 
 
-def in_all_processes(work: Callable[[], None]) -> None:
-    """Do a command's work; in a process that is not the first, without a word and with exit code 2 for a person's mistake."""
+def in_all_processes(work: Callable[[], Result]) -> Result:
+    """Do a command's work; in a process that is not the first, without a word and with exit code 2 for a person's mistake.
+
+    Returns:
+        The command's result, in the first process.
+    """
+    result = None
     if launched_rank() == 0:
-        work()
+        result = work()
     else:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             try:
@@ -33,6 +39,7 @@ def in_all_processes(work: Callable[[], None]) -> None:
             except UserError:
                 sys.exit(2)
     leave_together()
+    return result
 
 
 def begin_together(

@@ -17,8 +17,9 @@ from scarce_common_utils.command_line import Operands, Option, resumed_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import choose_device
 from scarce_common_utils.progress import Progress
+from scarce_common_utils.provenance import data_digest_of, stamp, tell_data
 from scarce_common_utils.resumption import threads
-from scarce_common_utils.run_folder import RunFolder, to_stderr, versions
+from scarce_common_utils.run_folder import RunFolder, to_stderr
 
 if TYPE_CHECKING:
     from randommask.analysis.embeddings import Flat
@@ -77,7 +78,7 @@ class Looking(NamedTuple):
     device: torch.device
 
 
-def observe(config: ObserveConfig) -> None:
+def observe(config: ObserveConfig) -> dict[str, Any]:
     """Look inside a pretraining run: its loss against the floors, its k-mer embeddings and its attention."""
     run, options = _run(config)
     device = choose_device(config.device)
@@ -95,7 +96,7 @@ def observe(config: ObserveConfig) -> None:
         levels = _levels(options, dna)
         flats = _flats(looked, config)
     looks = [look for look, _ in looked]
-    _report(run, looking, lines=lines, looks=looks, flats=flats, levels=levels, missing=missing)
+    return _report(run, looking, lines=lines, looks=looks, flats=flats, levels=levels, missing=missing)
 
 
 def _run(config: ObserveConfig) -> tuple[RunFolder, PretrainConfig]:
@@ -122,6 +123,7 @@ def _dna(config: ObserveConfig, options: PretrainConfig, run: RunFolder) -> Dna:
 
     if config.data is not None:
         genome = read_genome([config.data])
+        tell_data(genome.content_hash)
         records = [genome.record(index) for index in range(len(genome.names))]
         assert options.tokens is not None
         shared: dict[str, Any] = {"tokens": options.tokens, "k": options.k, "longest_unknown": options.longest_unknown}
@@ -133,6 +135,8 @@ def _dna(config: ObserveConfig, options: PretrainConfig, run: RunFolder) -> Dna:
     except UserError as error:
         raise UserError(f"The DNA of this run cannot be used: {error} Or name other DNA by --data.") from error
     split = run.path / "split.json"
+    if split.is_file():
+        tell_data(data_digest_of(run.read_json(split.name)))
     if split.is_file() and run.read_json(split.name)["content_hash"] != job.genome.content_hash:
         raise UserError(
             f"The DNA in {', '.join(options.genome) or 'the sample'} is not what {split} was made from (content hash "
@@ -252,7 +256,7 @@ def _report(
     flats: "list[tuple[Look, Flat]]",
     levels: "Levels",
     missing: list[str],
-) -> None:
+) -> dict[str, Any]:
     """observations.json, figures and the printed tables."""
     from randommask.analysis import report
 
@@ -265,7 +269,7 @@ def _report(
         "data": dna.words,
         "windows": len(dna.held_out),
         "device": device.type,
-        "versions": versions("randommask"),
+        **stamp(),
     }
     content = report.observations(run=about, phases=phases, looks=looks, levels=levels, missing=missing)
     write_atomically(folder / "observations.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -286,6 +290,7 @@ def _report(
     print(wrapped(f"One seed ({options.seed}) says little."))
     print(f"Figures: {folder / 'figures'}\n" + wrapped("  " + ", ".join(path.name for path in figures)))
     print(f"Numbers: {folder / 'observations.json'}")
+    return {"observations": content, "figures": figures}
 
 
 def _figures(

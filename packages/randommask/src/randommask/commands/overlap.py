@@ -21,6 +21,7 @@ from randommask.commands.finetune import FinetuneConfig, build_job, finetune
 from randommask.commands.pretrain import wrapped
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.provenance import stamp
 from scarce_common_utils.records import Record, read_record
 from scarce_common_utils.resumption import begin
 from scarce_common_utils.run_folder import RunFolder, to_stderr
@@ -47,7 +48,7 @@ class OverlapConfig(FinetuneConfig):
             )
 
 
-def overlap(config: OverlapConfig) -> None:
+def overlap(config: OverlapConfig) -> dict[str, Any]:
     """Fine-tune with overlapping k-mers and with k-mers side by side on the same rows, over seeds, and compare in pairs."""
     from randommask.analysis.overlap_report import comparison, comparison_text, draw_comparison
     from randommask.training.quiet import quiet_transformers
@@ -63,6 +64,7 @@ def overlap(config: OverlapConfig) -> None:
         package="randommask",
         command="overlap",
         config=plain_config(config),
+        given=config.written,
     )
     to_stderr(f"randommask: run folder {run.path}")
     ratio = tokens[ARMS[0]] / tokens[ARMS[1]]
@@ -70,7 +72,8 @@ def overlap(config: OverlapConfig) -> None:
     pairs = [(seed, arm) for seed in range(config.seed, config.seed + config.seeds) for arm in arms]
     records = [_record(run.path / "runs", config, arm, seed=seed, ratio=ratio) for seed, arm in pairs]
     found = comparison(records, arm=ARMS[0])
-    run.write_json("comparison.json", {"tokens_of_train_rows": tokens, **found})
+    content = {"tokens_of_train_rows": tokens, **found, **stamp()}
+    run.write_json("comparison.json", content)
     model, data = _words(config)
     path = draw_comparison(run.figures / "overlap.png", found, title=f"randommask overlap, {data},\n{model}")
     counts = f"tokens of the training rows: {tokens[ARMS[0]]:,} overlapping, {tokens[ARMS[1]]:,} side by side"
@@ -80,6 +83,7 @@ def overlap(config: OverlapConfig) -> None:
         wrapped("Both ways share epochs and learning rate: one that is trained too little loses for that reason alone.")
     )
     print(f"Figure: {path}\nNumbers: {run.path / 'comparison.json'}\nRun folder: {run.path}")
+    return {"run": run.path, "comparison": content, "figures": [path]}
 
 
 def _tokens(config: OverlapConfig, arm: str) -> int:

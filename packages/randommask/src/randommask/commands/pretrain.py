@@ -20,8 +20,9 @@ from randommask.training.processes import Processes, share_of_batch
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.figures import table
+from scarce_common_utils.manners import Result
 from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import check_split, closing_lines, record_of, threads
+from scarce_common_utils.resumption import check_split, closing_lines, record_of, result_of, threads
 from scarce_common_utils.run_folder import RunFolder
 
 # Names that DNABERT, transformers' run_mlm.py and ProkBERT have for our options, for the error of an unknown option.
@@ -134,7 +135,7 @@ class PretrainConfig(StreamOptions, RunOptions):
 
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
-        if self.resume is None:
+        if not self.unsettled:
             refuse_two_sources(self)
         for name in ("widths", "milestones"):
             if getattr(self, name) is not None and self.method not in _WITH_SCHEDULE:
@@ -171,12 +172,12 @@ class Job(NamedTuple):
     held_out: GenomeWindows
 
 
-def pretrain(config: PretrainConfig) -> None:
+def pretrain(config: PretrainConfig) -> Result:
     """Pretrain a BERT on DNA k-mers, with a mask that widens, and evaluate it on held-out DNA."""
-    in_all_processes(lambda: _pretrain(config))
+    return in_all_processes(lambda: _pretrain(config))
 
 
-def _pretrain(config: PretrainConfig) -> None:
+def _pretrain(config: PretrainConfig) -> Result:
     began = time.monotonic()
     run, config, processes = begin_together(
         config,
@@ -190,12 +191,18 @@ def _pretrain(config: PretrainConfig) -> None:
     with run, threads(job.config.threads):
         processes.by_main(lambda: _check(run, job))
         _fit(run, job, processes, began=began)
+        return result_of(run) if processes.main else None
 
 
 def _made(config: PretrainConfig) -> RunFolder:
     name = f"randommask-pretrain-{config.method}-seed-{config.seed}"
     return RunFolder.create(
-        config.out, default_name=name, package="randommask", command="pretrain", config=plain_config(config)
+        config.out,
+        default_name=name,
+        package="randommask",
+        command="pretrain",
+        config=plain_config(config),
+        given=config.written,
     )
 
 

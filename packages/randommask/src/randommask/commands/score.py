@@ -60,7 +60,7 @@ class ScoreConfig:
     given: frozenset[str] = frozenset()
 
 
-def score(config: ScoreConfig) -> None:
+def score(config: ScoreConfig) -> dict[str, Any]:
     """Write how likely each sequence is to a masked-language model: the sum over its tokens, and a token, and a base, in nats."""
     folder, file = model_and_file(config.words, "score")
     refuse_used_file(config.output)
@@ -85,6 +85,9 @@ def score(config: ScoreConfig) -> None:
     else:
         write_new(config.output, lambda opened: opened.write(text.encode()))
     _tell(config, loaded, table, width=width)
+    rows = zip(sequences.names, sequences.letters, table.tolist(), strict=True)
+    scored = [dict(zip(COLUMNS, (name, len(letters), *row), strict=True)) for name, letters, row in rows]
+    return {"width": width, "sequences": scored}
 
 
 def _table(config: ScoreConfig, loaded: "Loaded", strands: Sequence[Sequence[str]], *, width: int) -> numpy.ndarray:
