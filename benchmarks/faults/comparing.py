@@ -10,7 +10,7 @@ import torch
 
 # What says when, how fast or where a run was, and nothing of what it computed.
 _TIMED = ("seconds", "images/s", "images_per_second", "train_runtime", "epoch_seconds", "versions", "device")
-_OWN_PLACE = ("out", "resume", "data", "genome", "workers", "in_memory")
+_OWN_PLACE = ("out", "resume", "data", "genome", "workers", "in_memory", "command_line")
 
 
 def differences(one: Path, other: Path) -> list[str]:
