@@ -23,7 +23,7 @@ from imwa.snapshot import MODEL, Objects
 from layermatch.models.wide_resnet import published_wide_resnet
 
 PROCESSES = 2
-TURNS, CALLS = 15, 4
+TURNS, CALLS = 60, 1
 STEPS, EPISODES = 30, 2  # of the replicas side by side
 
 
