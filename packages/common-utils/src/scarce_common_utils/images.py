@@ -85,10 +85,10 @@ def load_images(
         UserError: the data are missing, empty, of one class, unreadable (the first paths are listed), or too large for
             memory; or a package that the source needs is not installed (its pip line is given).
     """
-    parts = _read(data, download=download, data_folder=data_folder, selection=selection)
+    parts = read_parts(data, download=download, data_folder=data_folder, selection=selection)
     headers = read_headers(parts, image_size=image_size)
-    found = bring_into_memory(parts, headers, mirrored=_is_mirrored(data or ""), unreadable=unreadable)
-    return _training_and_test(found, test_share=test_share, seed=seed)
+    found = bring_into_memory(parts, headers, mirrored=is_mirrored(data or ""), unreadable=unreadable)
+    return divide(found, test_share=test_share, seed=seed)
 
 
 def labelled_images(
@@ -116,10 +116,10 @@ def labelled_images(
     Raises:
         UserError: as `load_images`, but for the number of classes and of images in them.
     """
-    parts = _read(data, download=download, data_folder=data_folder, selection=selection, whole=False)
+    parts = read_parts(data, download=download, data_folder=data_folder, selection=selection, whole=False)
     part = parts[-1]
     headers = read_headers([part], image_size=image_size)
-    (found,) = bring_into_memory([part], headers, mirrored=_is_mirrored(data or ""), unreadable=unreadable)
+    (found,) = bring_into_memory([part], headers, mirrored=is_mirrored(data or ""), unreadable=unreadable)
     return _known(found), len(parts) == 2
 
 
@@ -153,14 +153,14 @@ def open_images(
         UserError: as `load_images`. Of images that stay on disk every header is read, and then as many are read through
             as a minute allows, spread evenly over all.
     """
-    parts = _read(data, download=download, data_folder=data_folder, selection=selection)
+    parts = read_parts(data, download=download, data_folder=data_folder, selection=selection)
     headers = read_headers(parts, image_size=image_size)
-    mirrored = _is_mirrored(data or "")
+    mirrored = is_mirrored(data or "")
     if belongs_in_memory(parts, headers.shape) if in_memory is None else in_memory:
         found = bring_into_memory(parts, headers, mirrored=mirrored, unreadable=unreadable)
-        return _training_and_test(found, test_share=test_share, seed=seed)
+        return divide(found, test_share=test_share, seed=seed)
     stored = leave_on_disk(parts, headers, mirrored=mirrored, unreadable=unreadable)
-    return _training_and_test(stored, test_share=test_share, seed=seed)
+    return divide(stored, test_share=test_share, seed=seed)
 
 
 def data_name(data: str | None) -> str:
@@ -172,10 +172,14 @@ def data_name(data: str | None) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", last).strip("-.") or "data"
 
 
-def _read(
+def read_parts(
     data: str | None, *, download: bool, data_folder: Path, selection: Selection, whole: bool = True
 ) -> list[RawSet]:
-    """One or two parts, each with images; all classes are in each, but where `whole` is False."""
+    """One or two parts as the source gives them, each with images; all classes are in each, but where `whole` is False.
+
+    Raises:
+        UserError: as `load_images`, as far as no image has to be read for it.
+    """
     if data is None:
         raise UserError(
             "DATA is missing. Give a folder of images, a parquet or npz file, `digits`, torchvision:NAME or hf:NAME."
@@ -280,13 +284,14 @@ class _Picked(Sequence[Any]):
         return read_items(self._items, [self._kept[index] for index in indices])
 
 
-def _is_mirrored(data: str) -> bool:
+def is_mirrored(data: str) -> bool:
+    """Whether an image of a set of this name and its mirror image belong to the same class."""
     words = [Path(data).stem] if Path(data).exists() else re.split("[:/]", data)
     return not any(word.lower() in NOT_MIRRORED for word in words)
 
 
-def _training_and_test(found: Sequence[SomeImages], *, test_share: float, seed: int) -> tuple[SomeImages, SomeImages]:
-    """The two parts; test images without a label are left out."""
+def divide(found: Sequence[SomeImages], *, test_share: float, seed: int) -> tuple[SomeImages, SomeImages]:
+    """The two parts, one of them held out where there is one alone; test images without a label are left out."""
     if len(found) == 1:
         return hold_out(found[0], share=test_share, seed=seed)
     train, test = found

@@ -1,4 +1,4 @@
-"""The command line: `layermatch train DATA ...`, `layermatch predict RUN IMAGES...`, `layermatch evaluate RUN DATA`."""
+"""The command line: `layermatch train DATA ...`, `predict RUN IMAGES...`, `evaluate RUN DATA`, `check`, `doctor`, `show`."""
 
 import os
 import sys
@@ -12,6 +12,11 @@ from layermatch import __version__
 TRAIN = "Train an image classifier from few labels and many unlabelled images, and evaluate it."
 PREDICT = "Say which class each image belongs to, and with which confidence, by a trained run."
 EVALUATE = "Test a trained run on labelled images: accuracy, a table of the classes, a confusion matrix."
+CHECK = (
+    "Look at images before a run: counts, classes, sizes, unreadable files, repeats, and what the run will cost here."
+)
+DOCTOR = "Say what is wrong with a run in words: what was seen, the likely cause, what to try."
+SHOW = "Compare runs in a table: state, the options that differ, the numbers of their results."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,13 +24,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
-    from layermatch.commands.options import HINTS, EvaluateConfig, PredictConfig, TrainConfig
+    from layermatch.commands.options import HINTS, CheckConfig, EvaluateConfig, PredictConfig, TrainConfig
     from scarce_common_utils.command_line import Command, run_commands
+    from scarce_common_utils.doctor import DoctorConfig
+    from scarce_common_utils.run_table import ShowConfig
 
     commands = {
         "train": Command(later("train", TRAIN), TrainConfig, HINTS),
         "predict": Command(later("predict", PREDICT), PredictConfig),
         "evaluate": Command(later("evaluate", EVALUATE), EvaluateConfig),
+        "check": Command(later("check", CHECK), CheckConfig, HINTS),
+        "doctor": Command(later("doctor", DOCTOR), DoctorConfig),
+        "show": Command(later("show", SHOW), ShowConfig),
     }
     with nullcontext() if is_main_process() else silence():
         return run_commands("layermatch", __version__, commands, argv)

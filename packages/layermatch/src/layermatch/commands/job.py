@@ -117,17 +117,20 @@ def resolved(config: "TrainConfig", *, side: int) -> "TrainConfig":
     )
 
 
-def build_job(config: "TrainConfig", place: Place) -> Job:
+def build_job(
+    config: "TrainConfig", place: Place, *, data: tuple[AnyImages, AnyImages, list[Unreadable]] | None = None
+) -> Job:
     """Read the data, draw the split, build the model and its surroundings.
 
     The job's own configuration is the given one with its defaults that depend on the run filled in. Where several
-    processes train, each builds the same job, and its batches are that process's part.
+    processes train, each builds the same job, and its batches are that process's part. `data` are images that were read already,
+    in the place of what `read_data` gives.
 
     Raises:
         UserError: the data, the split, the model or the device cannot be used; the value and the mend are named.
     """
     device = place.device
-    training, test, unreadable = read_data(config)
+    training, test, unreadable = read_data(config) if data is None else data
     labelled = draw_labelled(config, training)
     config = resolved(config, side=max(training.shape[-2:]))
     size = torch.Size(training.shape)

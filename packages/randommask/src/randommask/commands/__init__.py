@@ -1,4 +1,4 @@
-"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`, `observe`, `overlap`."""
+"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`, `observe`, `overlap`, `doctor`, `show`."""
 
 import sys
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
+    from randommask.commands.doctor import doctor
     from randommask.commands.embed import EMBED_HINTS, EmbedConfig, embed
     from randommask.commands.finetune import FINETUNE_HINTS, FinetuneConfig, finetune
     from randommask.commands.gue import GUE_HINTS, GueConfig, gue
@@ -18,7 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from randommask.commands.overlap import OverlapConfig, overlap
     from randommask.commands.pretrain import PRETRAIN_HINTS, PretrainConfig, pretrain
     from randommask.commands.score import SCORE_HINTS, ScoreConfig, score
+    from randommask.commands.show import show
     from scarce_common_utils.command_line import Command, run_commands
+    from scarce_common_utils.doctor import DoctorConfig
+    from scarce_common_utils.run_table import ShowConfig
 
     commands = {
         "pretrain": Command(pretrain, PretrainConfig, PRETRAIN_HINTS),
@@ -28,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "score": Command(score, ScoreConfig, SCORE_HINTS),
         "observe": Command(observe, ObserveConfig, OBSERVE_HINTS),
         "overlap": Command(overlap, OverlapConfig, FINETUNE_HINTS),
+        "doctor": Command(doctor, DoctorConfig),
+        "show": Command(show, ShowConfig),
     }
     return run_commands("randommask", __version__, commands, argv)
 
