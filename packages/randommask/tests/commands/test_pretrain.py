@@ -201,6 +201,32 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_the_last_good_checkpoint
     assert len(metrics(out)) == 7
 
 
+@pytest.mark.parametrize("place", ["model", "optimizer"])
+def test_what_is_not_finite_behind_the_loss_of_its_step_is_kept_in_no_checkpoint(
+    genome, tmp_path, monkeypatch, capsys, place
+):
+    from randommask.training.trainer import RandomMaskTrainer
+
+    learn, calls = RandomMaskTrainer.training_step, []
+
+    def poisoned(self, model, inputs, *others, **words):
+        loss = learn(self, model, inputs, *others, **words)
+        calls.append(1)
+        if len(calls) == 6:
+            parameter = next(model.parameters())
+            poisoned = parameter.grad if place == "model" else self.optimizer.state[parameter]["exp_avg_sq"]
+            poisoned.view(-1)[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(RandomMaskTrainer, "training_step", poisoned)
+    out = tmp_path / "run"
+    assert main(["pretrain", str(genome), *QUICK, "--checkpoint-every", "3", "--out", str(out)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"'{place}." in error
+    assert "NaN or infinity after step 6." in error
+    assert [path.name for path in (out / "checkpoints").iterdir() if path.name.startswith("step")] == ["step-00000003"]
+
+
 def test_a_torn_checkpoint_is_named_and_the_older_one_used(genome, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["pretrain", str(genome), *QUICK, "--checkpoint-every", "6", "--out", str(out)]) == 0

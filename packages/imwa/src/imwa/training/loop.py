@@ -25,6 +25,7 @@ from imwa.training.stages import Stage
 from imwa.training.state import TrainingState
 from imwa.training.step import train_step
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.finite import named, not_finite, refuse_not_finite
 from scarce_common_utils.signals import Stopped
 
 
@@ -94,7 +95,8 @@ def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> 
     """Go on from where the state stands to the run's end.
 
     Raises:
-        UserError: a loss was not finite; the steps and the replica are named, and nothing after them is kept.
+        UserError: a loss was not finite; the steps and the replica are named, and nothing after them is kept. Or what was to be
+            kept or averaged was not finite; the tensor is named.
         ProcessLost: another process of the company ended.
         Stopped: a signal asked for it; one process keeps the step that was under way, several the episode.
     """
@@ -168,6 +170,7 @@ class _Loop:
         if (step + 1) % schedule.evaluate_every == 0 or ends:
             numbers["accuracy"] = around.accuracy(state.model)
         if ends:
+            self.refuse_not_finite(replica, step)
             state.replica_accuracies.append(numbers["accuracy"])
             self.add_to_ensemble(replica)
             if self.is_looked_at and state.diagnostics is not None:
@@ -220,6 +223,7 @@ class _Loop:
         due = state.done % every == 0 or (not around.company.alone and state.done // every > begin // every)
         stop = next((number for number in around.company.gather(around.stop()) if number is not None), None)
         if last or due or stop is not None:
+            refuse_not_finite(kept(state), when=f"in the average of episode {self.episodes_before + episode}")
             around.save()
         if stop is not None and not last:
             raise stopped(stop, state.done)
@@ -262,9 +266,11 @@ class _Loop:
         if not math.isfinite(total) and self.state.iterative.on_nan == "stop":
             first = max(step - int(count) + 1, self.stage.start + replica.steps.start)
             where = f"at step {step}" if first == step else f"between steps {first} and {step}"
+            places = not_finite(kept(self.state))
+            found = f" Not finite now: {named(places)}." if places else ""
             raise UserError(
                 f"The loss was not finite {where} of replica {replica.index}, episode {replica.episode}. Lower --learning-rate, "
-                "or compute in --precision float32. Nothing after the last checkpoint is kept."
+                f"or compute in --precision float32. Nothing after the last checkpoint is kept.{found}"
             )
         self.state.losses.zero_()
         return total / count
@@ -273,7 +279,23 @@ class _Loop:
         """Write a checkpoint, but never one of a run whose loss is not finite."""
         if not math.isfinite(float(self.state.losses[0])) and self.state.iterative.on_nan == "stop":
             self.read_loss(replica, step)
+        self.refuse_not_finite(replica, step)
         self.around.save()
+
+    def refuse_not_finite(self, replica: Replica, step: int) -> None:
+        """Stop a run whose replica is no longer finite, unless it may be left out of the average."""
+        if self.state.iterative.on_nan == "stop":
+            where = f"after step {step} of replica {replica.index}, episode {self.episodes_before + replica.episode}"
+            refuse_not_finite(kept(self.state), when=where)
+
+
+def kept(state: TrainingState) -> dict[str, Any]:
+    """What a checkpoint and an average hold of numbers that have to be finite."""
+    return {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict()["state"],
+        "moving average": {} if state.ema is None else state.ema.model.state_dict(),
+    }
 
 
 def stopped(number: int, done: int) -> Stopped:

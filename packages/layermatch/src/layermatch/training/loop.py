@@ -16,6 +16,7 @@ from layermatch.training.schedule import cosine_factor
 from layermatch.training.state import MEANS, METRICS, TrainingState
 from layermatch.training.step import Views, train_step
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.finite import named, not_finite, refuse_not_finite
 from scarce_common_utils.signals import Stopped
 
 
@@ -86,7 +87,8 @@ def train(
         bar: shows progress.
 
     Raises:
-        UserError: a loss was not finite; the step, the learning rate and the images are named. No weight was touched.
+        UserError: a loss was not finite; the step, the learning rate and the images are named. No weight was touched. Or what a
+            checkpoint would keep was not finite; the tensor is named.
         Stopped: a signal asked for it; the step that was under way is done and kept.
     """
     shown: dict[str, float] = {}
@@ -110,6 +112,7 @@ def train(
         stop = asked_to_stop(state, outlets, reading=bool(numbers))
         if state.step % plan.checkpoint_every == 0 or last or stop is not None:
             stop_if_not_finite(state, plan, batches=batches)
+            refuse_not_finite(kept(state), when=f"after step {step}")
             outlets.save()
         bar.advance(1, **shown)
         if stop is not None and not last:
@@ -160,12 +163,25 @@ def stop_if_not_finite(state: TrainingState, plan: Plan, *, batches: Batches) ->
         return
     labelled, pool = batches.places.whole(first)
     rate = plan.learning_rate * cosine_factor(first, plan.steps)
+    gradients = {name: parameter.grad for name, parameter in state.model.named_parameters()}
+    places = not_finite(kept(state)) + not_finite({"gradient": gradients})
     raise UserError(
         f"The loss or its gradient was not finite at step {first} (learning rate {rate:g}, "
-        f"labelled images {_few(labelled.tolist())}, unlabelled images {_few(pool.tolist())}). That step was left out and "
+        f"labelled images {_few(labelled.tolist())}, unlabelled images {_few(pool.tolist())}"
+        f"{f'; not finite now: {named(places)}' if places else ''}). That step was left out and "
         "nothing after it is kept. Lower --learning-rate, compute in --precision float32, or start again with "
         "--on-nonfinite count, which leaves such steps out and goes on."
     )
+
+
+def kept(state: TrainingState) -> dict[str, Any]:
+    """What a checkpoint holds of numbers that have to be finite."""
+    return {
+        "model": state.model.state_dict(),
+        "centres and rules": state.criterion.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict()["state"],
+    }
 
 
 def _few(numbers: list[int]) -> str:

@@ -8,6 +8,7 @@ Source    DNABERT's README and MultiMolecule's card: beta2 0.98, learning rate 4
 """
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,6 +28,7 @@ from randommask.training.processes import share_of_batch
 from randommask.training.trainer import RandomMaskTrainer
 from scarce_common_utils.checkpoints import adopt_folder
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.finite import named, not_finite, refuse_not_finite
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.signals import Stopped, StopRequest, stop_requests
 
@@ -198,26 +200,50 @@ class _Watcher(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
+        model: Any = None,
+        optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
         if logs is None or "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
+            places = not_finite(kept(model, optimizer))
+            last = state.global_step * args.gradient_accumulation_steps * args.world_size - 1
             raise UserError(
                 f"The loss is {logs['loss']} at step {state.global_step}. The last good checkpoint is kept; go on with a "
-                "smaller learning rate in a new run."
+                f"smaller learning rate in a new run. The step's last batch was number {last}"
+                f"{f'; not finite now: {named(places)}' if places else ''}."
             )
         numbers = {name: float(value) for name, value in logs.items() if name != "epoch"}
         if state.is_world_process_zero:
             self.watch.log(state.global_step - 1, **numbers)
         self.shown = {"loss": numbers["loss"], "width": numbers.get("mask_width", 0.0)}
 
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        source = self.scratch / f"checkpoint-{state.global_step}"
+        try:
+            refuse_not_finite(kept(model, optimizer), when=f"after step {state.global_step}")
+        except UserError:
+            shutil.rmtree(source, ignore_errors=True)
+            raise
         args.distributed_state.wait_for_everyone()  # until each process has put its random state in
         if state.is_world_process_zero:
-            source = self.scratch / f"checkpoint-{state.global_step}"
             torch.save(self.logging(), source / _LOGGING)
             adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
+
+
+def kept(model: Any, optimizer: Any) -> dict[str, Any]:
+    """What a checkpoint holds of numbers that have to be finite; either may be None."""
+    moments = {} if optimizer is None else optimizer.state_dict()["state"]
+    return {"model": {} if model is None else model.state_dict(), "optimizer": moments}
 
 
 class Expected(NamedTuple):
