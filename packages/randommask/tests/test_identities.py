@@ -178,6 +178,35 @@ def test_non_overlapping_tokens_hide_all_their_bases():
     assert float(counted.expected) == pytest.approx(12 * 0.9)
 
 
+@pytest.mark.parametrize("width", [1, 3, 6, 14])
+def test_closed_forms_of_tokens_side_by_side_against_a_simulated_row(width):
+    k, tokens = 6, 10**6
+    masked = simulation.long_row(tokens, [width], P, seed=width)
+    bases = numpy.repeat(masked, k)  # each token shows its own bases and no others
+    assert base_hidden_probability(width, P, k=k, overlap=False) == pytest.approx(bases.mean(), abs=6e-3)
+    assert hidden_per_masked_token(width, P, k=k, overlap=False) == bases.sum() / masked.sum() == k
+    runs = simulation.run_lengths(masked)
+    assert sum(hidden_bases_of_run(int(run), k, overlap=False) for run in runs) == bases.sum()
+    for unchanged in (0.0, 0.1):
+        counted = count_hidden(
+            torch.from_numpy(masked[None]), torch.ones(1, tokens, dtype=torch.bool), k=k, overlap=False, unchanged_share=unchanged
+        )  # fmt: skip
+        assert int(counted.bases) == bases.sum()
+        floor = float(counted.expected / counted.masked) * math.log(4)
+        assert loss_floor(width, P, k=k, overlap=False, unchanged_share=unchanged) == pytest.approx(floor)
+    assert isolated_floor(width, k=k, overlap=False) == pytest.approx(k * math.log(4))
+
+
+def test_the_floor_of_tokens_side_by_side_bounds_what_knows_the_corruption():
+    # Which of the three ways a target shows is drawn apart from its bases, so this is the least that can be paid where [MASK]
+    # is told from the rest, and a shown k-mer is the target's own with even chance or one at random.
+    kinds = 4**6
+    least = 0.8 * math.log(kinds) + 0.1 * -math.log(0.5 + 0.5 / kinds) + 0.1 * -math.log(0.5 / kinds)
+    floor = loss_floor(1, 0.15, k=6, overlap=False)
+    assert floor == pytest.approx(0.9 * math.log(kinds))
+    assert floor < least < floor + 0.2
+
+
 def test_time_weighted_share_of_the_working_schedule():
     weights = (0.0625, 0.1458333, 0.2083333, 0.2083333, 0.375)
     mean = sum(w * masked_share(m, P) for w, m in zip(weights, (6, 8, 10, 12, 14), strict=True))

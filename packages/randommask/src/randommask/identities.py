@@ -9,6 +9,15 @@
 So a window as wide as a k-mer hides one base, and a narrower one none. At a row's end a base lies in fewer than k tokens;
 `count_hidden` counts on the mask itself and is exact there.
 
+k-mers side by side (stride k, `overlap=False`) share no base, so a masked token hides its own k whatever the width:
+
+    hidden bases of r tokens    k r
+    P(base hidden)              1 - q^w                                        the masked share, at every place of a row
+    floor, all shown as [MASK]  H k;  with 80/10/10 at least 0.9 H k           one of k tokens' chances in place of k
+
+The width then changes only how much is masked, and how near a masked token's visible neighbours are. Losses of the two strides
+do not compare: their floors at width k are 1.05 and 7.49 nats (k = 6, p = 0.025).
+
 Source    derived in the package's tests, each closed form against simulation or enumeration; not in the paper. H = ln 4 is
           for independent uniform bases: real DNA has less, every floor scales with it.
 Letters   N sequences, T tokens; nats throughout.
@@ -59,9 +68,9 @@ def _unmasked(reaches: list[tuple[int, int]], probability: float, *, before: int
     return chance
 
 
-def hidden_bases_of_run(tokens: int, k: int) -> int:
-    """Bases that a run of masked overlapping k-mers between two visible ones hides: max(0, r - k + 1)."""
-    return max(0, tokens - k + 1)
+def hidden_bases_of_run(tokens: int, k: int, *, overlap: bool = True) -> int:
+    """Bases that a run of masked k-mers between two visible ones hides: max(0, r - k + 1); side by side k r."""
+    return max(0, tokens - k + 1) if overlap else tokens * k
 
 
 def hidden_bases_of_token(offset: int, *, tokens: int, k: int) -> int:
@@ -80,12 +89,14 @@ def mean_run_length(width: int, probability: float) -> float:
     return (1 - kept) / (probability * kept)
 
 
-def base_hidden_probability(width: int, probability: float, *, k: int) -> float:
+def base_hidden_probability(width: int, probability: float, *, k: int, overlap: bool = True) -> float:
     """Chance that a base is hidden in a long row.
 
     Raises:
-        ValueError: the width is below k - 1, where the closed form does not hold; both are named.
+        ValueError: k-mers overlap and the width is below k - 1, where the closed form does not hold; both are named.
     """
+    if not overlap:
+        return masked_share(width, probability)
     if width < k - 1:
         raise ValueError(
             f"width is {width}, but the closed form holds from k - 1 = {k - 1} on. Count with count_hidden instead."
@@ -93,26 +104,38 @@ def base_hidden_probability(width: int, probability: float, *, k: int) -> float:
     return 1 - (1 - probability) ** width * (1 + (k - 1) * probability)
 
 
-def hidden_per_masked_token(width: int, probability: float, *, k: int) -> float:
-    """Hidden bases over masked tokens of a long row (a masked token contains k times as many on average)."""
+def hidden_per_masked_token(width: int, probability: float, *, k: int, overlap: bool = True) -> float:
+    """Hidden bases over masked tokens of a long row; where k-mers overlap, a masked token contains k times as many on average."""
+    if not overlap:
+        return float(k)
     return base_hidden_probability(width, probability, k=k) / masked_share(width, probability)
 
 
-def isolated_floor(width: int, *, k: int, entropy: float = UNIFORM_ENTROPY) -> float:
-    """Nats a masked token of a perfect model for one window alone, all shown as [MASK]: H k max(0, w - k + 1) / w."""
-    return entropy * k * hidden_bases_of_run(width, k) / width
+def isolated_floor(width: int, *, k: int, entropy: float = UNIFORM_ENTROPY, overlap: bool = True) -> float:
+    """Nats a masked token of a perfect model for one window alone, all shown as [MASK]: H k max(0, w - k + 1) / w, else H k."""
+    return entropy * (k if overlap else 1) * hidden_bases_of_run(width, k, overlap=overlap) / width
 
 
 def loss_floor(
-    width: int, probability: float, *, k: int, entropy: float = UNIFORM_ENTROPY, unchanged_share: float = 0.1
+    width: int,
+    probability: float,
+    *,
+    k: int,
+    entropy: float = UNIFORM_ENTROPY,
+    unchanged_share: float = 0.1,
+    overlap: bool = True,
 ) -> float:
     """Nats a masked token that a perfect model pays in a long row: a lower bound under 80/10/10, exact for 0 unchanged.
 
     Example:
         >>> round(loss_floor(6, 0.025, k=6), 4), round(loss_floor(14, 0.025, k=6), 4)
         (1.0523, 3.1215)
+        >>> round(loss_floor(6, 0.025, k=6, overlap=False), 4)
+        7.486
     """
-    return entropy * k * hidden_per_masked_token(width, probability, k=k) * (1 - unchanged_share) ** k
+    containing = k if overlap else 1  # masked tokens that contain a hidden base
+    hidden = hidden_per_masked_token(width, probability, k=k, overlap=overlap)
+    return entropy * containing * hidden * (1 - unchanged_share) ** containing
 
 
 class Hidden(NamedTuple):

@@ -89,7 +89,12 @@ def read_dna(config: "PretrainConfig", *, tokens: int) -> Dna:
     Raises:
         UserError: anything wrong with files, the stream, or options that do not fit the DNA.
     """
-    shared: dict[str, Any] = {"tokens": tokens, "k": config.k, "longest_unknown": config.longest_unknown}
+    shared: dict[str, Any] = {
+        "tokens": tokens,
+        "k": config.k,
+        "overlap": config.overlaps,
+        "longest_unknown": config.longest_unknown,
+    }
     drawn: dict[str, Any] = {
         "recipe": config.windows,
         "seed": config.seed,

@@ -126,7 +126,12 @@ def _dna(config: ObserveConfig, options: PretrainConfig, run: RunFolder) -> Dna:
         tell_data(genome.content_hash)
         records = [genome.record(index) for index in range(len(genome.names))]
         assert options.tokens is not None
-        shared: dict[str, Any] = {"tokens": options.tokens, "k": options.k, "longest_unknown": options.longest_unknown}
+        shared: dict[str, Any] = {
+            "tokens": options.tokens,
+            "k": options.k,
+            "overlap": options.overlaps,
+            "longest_unknown": options.longest_unknown,
+        }
         drawn = GenomeWindows(genome, records, recipe=options.windows, seed=options.seed, **shared)
         held_out = GenomeWindows(genome, records, recipe="strided", **shared)
         return Dna(_first(drawn), evenly(held_out, config.windows), None, config.data.name)

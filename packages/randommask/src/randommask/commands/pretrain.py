@@ -56,9 +56,12 @@ class PretrainConfig(StreamOptions, RunOptions):
         Operands("GENOME", "FASTA files, plain or gzipped; by default 1 Mb of human chromosome 22, built in"),
     ] = ()
     method: Annotated[
-        Literal["randommask", "dnabert", "constant", "constant_share", "iid", "uniform"],
-        Option("How wide the masks are: widening, k, k + 8, widening at one share, single tokens, widths drawn"),
-    ] = "randommask"
+        Literal["randommask", "dnabert", "constant", "constant_share", "iid", "uniform"] | None,
+        Option(
+            "How wide the masks are: widening, k, k + 8, widening at one share, single tokens, widths drawn; by default "
+            "randommask, and iid with --no-overlap"
+        ),
+    ] = None
     steps: Annotated[
         int, Option("Optimizer steps; the schedule and the learning rate are scaled to them", at_least=1)
     ] = 2000
@@ -68,6 +71,10 @@ class PretrainConfig(StreamOptions, RunOptions):
         Option("Initial weights: BERT's, or k-mer embeddings as sums of place-and-base vectors (ours)"),
     ] = "usual"
     k: Annotated[int, Option("Bases a k-mer", at_least=1, at_most=8)] = 6
+    overlap: Annotated[
+        bool | None,
+        Option("k-mers at every base, as by default, or side by side, where each masked token hides its k bases"),
+    ] = None
     widths: Annotated[
         str | None,
         Option("Mask widths of the phases in tokens, such as 6,8,10; by default k, k+2, ..., k+8 (our reading)"),
@@ -138,13 +145,22 @@ class PretrainConfig(StreamOptions, RunOptions):
         if not self.unsettled:
             refuse_two_sources(self)
         for name in ("widths", "milestones"):
-            if getattr(self, name) is not None and self.method not in _WITH_SCHEDULE:
-                raise UserError(
-                    f"--{name} changes nothing with --method {self.method}, whose width is fixed. Leave it out."
-                )
+            if getattr(self, name) is not None and self.masking not in _WITH_SCHEDULE:
+                way = f"--method {self.method}" if self.method else "--no-overlap, where --method is iid by default"
+                raise UserError(f"--{name} changes nothing with {way}, whose width is fixed. Leave it out.")
         if self.probability is not None and self.method == "constant_share":
             raise UserError("--probability changes nothing with --method constant_share, which draws 0.15 / width.")
         self.schedule()
+
+    @property
+    def masking(self) -> str:
+        """The method; where none was named, k-mers side by side are masked one by one, as in BERT: wider masks hide no more."""
+        return self.method or ("randommask" if self.overlaps else "iid")
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether k-mers overlap: so they do where nothing else is said."""
+        return self.overlap is not False
 
     def schedule(self) -> MaskSchedule:
         """The widening schedule that the options name, scaled to the steps."""
@@ -184,6 +200,11 @@ def _pretrain(config: PretrainConfig) -> Result:
         command="pretrain",
         may_change=("device", "workers", "checkpoint_every", "keep_checkpoints", "cache"),
     )
+    if run is not None and config.overlaps != (run.config.get("overlap") is not False):
+        raise UserError(
+            "--no-overlap is given, but the run to resume has overlapping k-mers, and k-mers side by side would change its "
+            "result. Leave --no-overlap out, or start a new run."
+        )
     if config.cache is not None and processes.count > 1:
         processes.by_main(lambda: build_job(config).device)  # makes the cache, which the others then read
     job = build_job(config)
@@ -201,9 +222,14 @@ def _made(config: PretrainConfig) -> RunFolder:
         default_name=name,
         package="randommask",
         command="pretrain",
-        config=plain_config(config),
+        config=stored_config(config),
         given=config.written,
     )
+
+
+def stored_config(config: PretrainConfig) -> dict[str, Any]:
+    """What a run folder keeps; overlapping k-mers are not told, as in runs that knew no others, so that their digests stay."""
+    return {name: value for name, value in plain_config(config).items() if name != "overlap" or value is False}
 
 
 def _check(run: RunFolder, job: Job) -> None:
@@ -234,9 +260,10 @@ def build_job(config: PretrainConfig) -> Job:
     tokens = config.tokens or _TOKENS[config.size]
     assert schedule.widths is not None
     assert schedule.milestones is not None
-    widening = config.method in _WITH_SCHEDULE
+    widening = config.masking in _WITH_SCHEDULE
     config = dataclasses.replace(
         config,
+        method=config.masking,
         widths=",".join(map(str, schedule.widths)) if widening else None,
         milestones=",".join(map(str, schedule.milestones)) if widening else None,
         tokens=tokens,
@@ -300,10 +327,10 @@ def model_and_collator(config: PretrainConfig) -> tuple[Any, Any]:
         bert_config(config.size, k=config.k, positions=max(512, positions), hidden_dropout=config.dropout)
     )
     start_weights(model, config.start, k=config.k, seed=config.seed)
-    masking = METHODS[config.method](config.schedule())
+    masking = METHODS[config.masking](config.schedule())
     if config.probability is not None:
         masking = masking._replace(probability=config.probability)
-    tokenizer = KmerTokenizer(k=config.k, model_max_length=positions)
+    tokenizer = KmerTokenizer(k=config.k, overlap=config.overlaps, model_max_length=positions)
     return model, RandomMaskCollator(tokenizer, **masking._asdict(), seed=config.seed, accumulation=config.accumulation)
 
 
@@ -337,7 +364,7 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
         record_of(
             run,
             experiment="randommask-pretrain",
-            arm=config.method,
+            arm=config.masking,
             seed=config.seed,
             numbers=numbers,
             units=units,
@@ -356,6 +383,7 @@ def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], s
     )
     print(
         f"\n{config.method}, {config.size}, {config.start} start, k = {config.k}, {config.steps} steps, seed {config.seed}"
+        f"{'' if config.overlaps else '; k-mers side by side'}"
     )
     print(wrapped(f"held out: {describe_held_out(job.genome, job.parts)}"))
     read = "" if config.dataset else f" of {job.held_out.bases + job.windows.bases:,}"
