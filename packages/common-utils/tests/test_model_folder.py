@@ -6,18 +6,33 @@ import pytest
 import torch
 
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.intervals import Interval
+from scarce_common_utils.model_card import Card, Classes, Metric, Paper
 from scarce_common_utils.model_folder import ModelCard, write_model
 from scarce_common_utils.run_folder import RunFolder
 
 CARD = ModelCard(
-    title="linear, trained by hand",
     model="linear",
     class_names=("ape", "bée"),
     channels=3,
     image_size=(2, 2),
     mean=(100.1,),
     deviation=(50.7,),
-    facts={"data": "drawn", "accuracy": "50.00 % of 4 test images"},
+    card=Card(
+        title="linear, trained by hand",
+        facts={"data": "drawn", "accuracy": "50.00 % of 4 test images"},
+        reading="All of it is ours.",
+        metrics=[Metric("accuracy", "accuracy", 50.0, Interval(15.0, 85.0, "Wilson"), "%", "4 test images")],
+        classes=Classes(("class", "images"), [["ape", 2], ["bée", 2]]),
+        settings={"steps": 3},
+        task="image-classification",
+        library="pytorch",
+        tags=["by-hand"],
+        data_name="drawn",
+        paper=Paper("A title", "Somebody", 2024, "2401.00001", "somebody2024"),
+        seconds=3.0,
+        device="cpu",
+    ),
     builder="from torch import nn",
     build="nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 2, len(config['class_names'])))",
 )

@@ -10,7 +10,7 @@ Letters   C channels of the images, H W pixels, K classes.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.model_card import Card, card_text
 from scarce_common_utils.run_folder import RunFolder
 
 
@@ -26,26 +27,24 @@ class ModelCard:
     """What a person needs to use the weights.
 
     Attributes:
-        title: one line, such as "small, trained by layermatch on digits".
         model: name of the model, as the command's option has it.
         class_names: K names, in the order of the logits.
         channels: what the model takes; 3 where grey images are repeated.
         image_size: (H, W).
         mean: of each channel of the training images, C numbers on the scale 0 to 255.
         deviation: the same.
-        facts: lines of the card, name -> text: data, method, steps, seed, accuracy.
+        card: what is told of it.
         builder: the import line of what builds the model.
         build: expression that builds it; `config` is the content of config.json.
     """
 
-    title: str
     model: str
     class_names: tuple[str, ...]
     channels: int
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    facts: Mapping[str, str]
+    card: Card
     builder: str
     build: str
 
@@ -98,31 +97,23 @@ def _configuration(run: RunFolder, card: ModelCard) -> dict[str, object]:
     }
 
 
-def _text(run: RunFolder, card: ModelCard) -> str:
+def _text(run: RunFolder, model: ModelCard) -> str:
     """The card in Markdown; its code block runs within the model's folder, with `images` at hand."""
+    shape = f"{len(model.mean)}, {model.image_size[0]}, {model.image_size[1]}"
     facts = {
-        "model": f"{card.model}, for images of {card.image_size[0]}x{card.image_size[1]}, {len(card.class_names)} classes",
-        **card.facts,
+        "model": f"{model.model}, for images of {model.image_size[0]}x{model.image_size[1]}, {len(model.class_names)} classes",
+        **model.card.facts,
         "written by": f"{run.package} {metadata.version(run.package)}",
     }
-    rows = "\n".join(f"| {name} | {text} |" for name, text in facts.items())
-    return f"""# {card.title}
-
-| | |
-|---|---|
-{rows}
-
-From this folder, with `images` as uint8 of shape (N, {len(card.mean)}, {card.image_size[0]}, {card.image_size[1]}):
-
-```python
+    code = f"""
 import json, torch, safetensors.torch
-{card.builder}
+{model.builder}
 config = json.load(open("config.json", encoding="utf-8"))
-model = {card.build}
+model = {model.build}
 model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 mean, deviation = (torch.tensor(config[name]).view(1, -1, 1, 1) for name in ("mean", "deviation"))
-pixels = ((images.float() - mean) / deviation).expand(-1, config["channels"], -1, -1)
+pixels = ((images.float() - mean) / deviation).expand(-1, config["channels"], -1, -1)  # images: UInt8[N, {shape}]
 logits = model.eval()(pixels)
 names = [config["class_names"][number] for number in logits.argmax(1)]
-```
 """
+    return card_text(replace(model.card, facts=facts), code)

@@ -42,6 +42,18 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What becomes of the trained model; none of it changes a number."""
+
+    licence: Annotated[
+        str | None, Option("Of the written model, for its card, such as cc-by-4.0; by default the card names none")
+    ] = None
+    push_to_hub: Annotated[
+        str | None, Option("Repository of the Hugging Face Hub that the model goes to at the end, such as me/digits")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageDataOptions:
     """Which images, and how they are brought to one size."""
 

@@ -18,6 +18,7 @@ import torch
 from scarce_common_utils.checkpoints import load_checkpoint, newest_checkpoint
 from scarce_common_utils.command_line import resumed_config
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.hub import push_model, refuse_push
 from scarce_common_utils.options import RunOptions
 from scarce_common_utils.provenance import current_data, data_digest_of, tell_data, tell_line, versions
 from scarce_common_utils.records import Record
@@ -38,16 +39,19 @@ def begin(
         may_change: options that may differ from the earlier run's without changing its numbers.
 
     Raises:
-        UserError: `--out` holds something, `--resume` is no run of this command or in use, or an option would change its result.
+        UserError: `--out` holds something, `--resume` is no run of this command or in use, an option would change its result, or
+            the model could not be pushed.
     """
     if config.resume is None:
         if config.out is not None:
             refuse_used_folder(config.out)
+        refuse_push(getattr(config, "push_to_hub", None))
         return None, config
     if "out" in config.given:
         raise UserError(f"--out is {config.out}, but a resumed run goes on in its own folder. Leave --out out.")
     run = RunFolder.reopen(config.resume, package=package, command=command)
     resumed = resumed_config(config, run.config, may_change=may_change)
+    refuse_push(getattr(resumed, "push_to_hub", None))
     run.hold()
     if run.line:
         tell_line(run.line)
@@ -139,13 +143,21 @@ def record_of(
     )
 
 
-def result_of(run: RunFolder, *, model: bool = True) -> dict[str, Any]:
-    """What `--json` prints of a finished run: its folder, its record, and where figures and model lie."""
+def delivered(run: RunFolder, *, push_to_hub: str | None) -> dict[str, Any]:
+    """What `--json` prints of a finished run: its folder, its record, where figures and model lie; the model is pushed if wanted.
+
+    Raises:
+        UserError: the Hub refuses the model, which stays in the run folder.
+    """
+    address = push_model(run.model, push_to_hub)
+    if address is not None:
+        print(f"Hub: {address}")
     return {
         "run": run.path,
         "result": run.read_json("result.json"),
         "figures": sorted(run.figures.glob("*.png")),
-        "model": run.model if model else None,
+        "model": run.model,
+        "hub": address,
     }
 
 

@@ -49,6 +49,8 @@ class CheckConfig(TrainConfig):
     out: Path | None = None
     resume: Path | None = None
     config: Path | None = None
+    licence: str | None = None
+    push_to_hub: str | None = None
 
 
 def check(config: CheckConfig) -> dict[str, Any]:

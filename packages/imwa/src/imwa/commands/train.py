@@ -7,32 +7,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from imwa import __version__
-from imwa.commands.card import model_card
-from imwa.commands.corrections import CorrectionOptions, corrections, evaluations, refuse_corrections, table_of
-from imwa.commands.diagnosis import build_diagnostics, noted
+from imwa.commands.corrections import CorrectionOptions, refuse_corrections
+from imwa.commands.diagnosis import build_diagnostics
 from imwa.commands.job import Job, build_job, plan_of
 from imwa.commands.network import OURS
+from imwa.commands.outcome import finish
 from imwa.group import ProcessLost
 from imwa.replica_sum import HoldsNan
 from imwa.training.company import Company, company
-from imwa.training.corrections import record_numbers, record_units
 from imwa.training.loop import Surroundings
 from imwa.training.loop import train as train_loop
-from imwa.training.report import averages, draw_figures, final_numbers, summary, units
 from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sets import StoredImages
-from scarce_common_utils.model_folder import write_model
-from scarce_common_utils.options import ImageDataOptions, RunOptions, choose_device
+from scarce_common_utils.options import ImageDataOptions, ModelOptions, RunOptions, choose_device
 from scarce_common_utils.progress import Progress
 from scarce_common_utils.resumption import (
     begin,
     check_split,
-    closing_lines,
+    delivered,
     load_newest,
-    record_of,
-    result_of,
     threads,
 )
 from scarce_common_utils.run_folder import RunFolder, to_stderr
@@ -62,7 +57,7 @@ MAY_CHANGE = ("device", "download", "data_folder", "checkpoint_every", "in_memor
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunOptions, ImageDataOptions, CorrectionOptions):
+class TrainConfig(RunOptions, ImageDataOptions, CorrectionOptions, ModelOptions):
     """Options of `imwa train`."""
 
     imbalance: Annotated[
@@ -273,7 +268,7 @@ def _train(config: TrainConfig, together: Company) -> dict[str, Any] | None:
         fit(run, job, together)
         if together.first:
             finish(run, job, seconds=time.monotonic() - began)
-        return result_of(run) if together.first else None
+        return delivered(run, push_to_hub=config.push_to_hub) if together.first else None
 
 
 def refuse_company(config: TrainConfig, together: Company) -> None:
@@ -361,51 +356,3 @@ class Silence:
 
     def advance(self, count: int = 1, **shown: float) -> None:
         """Say nothing."""
-
-
-def finish(run: RunFolder, job: Job, *, seconds: float) -> None:
-    """Write figures, the record and the model, and print the table."""
-    lines, final = run.metrics(), job.evaluation(job.state.model)
-    numbers = final_numbers(lines, final, counts=job.counts, replicas=job.replicas)
-    title = f"{job.config.method}, {job.data_name}, seed {job.config.seed}"
-    names = job.training.class_names
-    figures = draw_figures(
-        run.figures, lines, final=final, title=title, class_names=names, counts=job.counts, replicas=job.replicas
-    )
-    by_class = dict(zip(names, final.by_class, strict=True))
-    run.write_json(
-        "by_class.json",
-        {name: {"training": n, "accuracy": by_class[name]} for name, n in zip(names, job.counts, strict=True)},
-    )
-    corrected = corrections(job)
-    record = record_of(
-        run,
-        experiment=f"imwa-{job.data_name}",
-        arm=job.config.method,
-        seed=job.config.seed,
-        numbers=numbers | record_numbers(evaluations(corrected), job.counts),
-        units=units() | record_units(evaluations(corrected)),
-        seconds=seconds,
-        device=job.device,
-    )
-    run.write_result(noted(record, job))
-    model, written = corrected.get("retrained", (job.state.model, final))
-    write_model(run, model.state_dict(), model_card(job, accuracy=written.accuracy))
-    taken = sum("gain" in line for line in averages(lines)) if job.replicas > 1 else 0
-    print_summary(run, job, numbers, figures, taken=taken, rows=table_of(job, final, corrected) if corrected else "")
-
-
-def print_summary(
-    run: RunFolder, job: Job, numbers: dict[str, float | None], figures: list[Path], *, taken: int, rows: str = ""
-) -> None:
-    """The short table at the end, what it says, and where everything lies."""
-    steps = job.schedule.steps
-    print(summary(numbers, method=job.config.method, cost=job.cost, steps=steps, averaged=taken, counts=job.counts))
-    if rows:
-        print(f"\n{rows}\n")
-    most, least = max(job.counts), min(job.counts)
-    a_class = f"{most} to {least}" if most > least else str(most)
-    print(f"{len(job.training)} training images ({a_class} a class), {len(job.test)} test images.")
-    if plan_of(job.config)[0] > 1:
-        print("Compare with --method single at as many steps as the cost:\nthat is the same budget in one run.")
-    print(closing_lines(run, seed=job.config.seed, figures=figures, model=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from scarce_common_utils.command_line import Operands, Option
-from scarce_common_utils.options import ImageDataOptions, RunOptions, StreamingOptions
+from scarce_common_utils.options import ImageDataOptions, ModelOptions, RunOptions, StreamingOptions
 
 # Names that other projects (USB, TorchSSL, FixMatch-pytorch) have for our options, for the error of an unknown option.
 HINTS = {
@@ -51,7 +51,7 @@ HINTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunOptions, ImageDataOptions, StreamingOptions):
+class TrainConfig(RunOptions, ImageDataOptions, StreamingOptions, ModelOptions):
     """Options of `layermatch train`."""
 
     labels_per_class: Annotated[
@@ -200,3 +200,5 @@ class CheckConfig(TrainConfig):
     out: Path | None = None
     resume: Path | None = None
     config: Path | None = None
+    licence: str | None = None
+    push_to_hub: str | None = None

@@ -16,7 +16,7 @@ from scarce_common_utils.checkpoints import save_checkpoint
 from scarce_common_utils.command_line import plain_config
 from scarce_common_utils.process_group import leave_together
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.resumption import begin, check_split, load_newest, result_of, threads
+from scarce_common_utils.resumption import begin, check_split, delivered, load_newest, threads
 from scarce_common_utils.run_folder import RunFolder, to_stderr
 from scarce_common_utils.signals import stop_requests
 
@@ -50,7 +50,7 @@ def train(config: TrainConfig) -> dict[str, Any] | None:
         if place.processes.main:
             print_summary(run, job)
         leave_together()
-        return result_of(run) if place.processes.main else None
+        return delivered(run, push_to_hub=config.push_to_hub) if place.processes.main else None
     finally:
         if run is not None:
             run.close()

@@ -13,11 +13,13 @@ from randommask.commands.launch import begin_together, in_all_processes, last_ch
 from randommask.data.labelled import Labelled, read_labelled
 from randommask.sample import SPLICE_JUNCTIONS, sample_path
 from randommask.training.processes import Processes, share_of_batch
+from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.manners import Result
-from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import check_split, closing_lines, record_of, result_of, threads
+from scarce_common_utils.model_card import settings_of
+from scarce_common_utils.options import ModelOptions, RunOptions, choose_device
+from scarce_common_utils.resumption import check_split, closing_lines, delivered, record_of, threads
 from scarce_common_utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ _ONLY_SCRATCH = ("size", "start", "k")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(RunOptions):
+class FinetuneConfig(RunOptions, ModelOptions):
     """Options of `randommask finetune`."""
 
     train: Annotated[
@@ -132,7 +134,7 @@ def _finetune(config: FinetuneConfig) -> Result:
         with run, threads(job.config.threads):
             processes.by_main(lambda: check_split(run, split_of(job.data), place=config.train or "the sample"))
             _fit(run, job, processes, began=began)
-            return result_of(run) if processes.main else None
+            return delivered(run, push_to_hub=config.push_to_hub) if processes.main else None
 
 
 def _made(config: FinetuneConfig) -> RunFolder:
@@ -157,8 +159,8 @@ def split_of(data: Labelled) -> dict[str, Any]:
     return {"sha256": digests} | data.split
 
 
-def build_job(config: FinetuneConfig) -> Job:
-    """Read the tables, divide them, make the model; write nothing.
+def build_job(config: FinetuneConfig, data: Labelled | None = None) -> Job:
+    """Read the tables (but for `data`, which were read already), divide them, make the model; write nothing.
 
     Raises:
         UserError: anything wrong with files, device, labels, or the model's folder.
@@ -173,7 +175,7 @@ def build_job(config: FinetuneConfig) -> Job:
             "and use --device cuda."
         )
     share_of_batch(config.batch_size)
-    data = read_labelled(
+    data = data or read_labelled(
         sample_path(SPLICE_JUNCTIONS) if config.train is None else Path(config.train),
         dev=config.dev,
         test=config.test,
@@ -295,6 +297,8 @@ def _tested(job: Job, *, autocast: torch.dtype | None) -> _Tested:
 def _report(run: RunFolder, job: Job, *, outcome: "Outcome", seconds: float) -> None:
     """Record, figures and the printed table."""
     from randommask.training.finetuning_report import (
+        About,
+        class_table,
         classifier_card,
         draw_finetuning,
         numbers_of,
@@ -323,10 +327,20 @@ def _report(run: RunFolder, job: Job, *, outcome: "Outcome", seconds: float) -> 
         outcome=outcome,
         labels=job.data.names,
     )
-    card = classifier_card(
-        model=model, data=data, labels=job.data.names, counts=split["counts"], numbers=numbers, seed=config.seed
+    confusion = getattr(outcome.chosen, "confusion", None)
+    about = About(
+        model=model,
+        data=data,
+        labels=job.data.names,
+        split=split,
+        classes=None if confusion is None else class_table(job.data, confusion),
+        settings=settings_of(config, run.given, operand="train"),
+        seed=config.seed,
+        seconds=seconds,
+        device=job.device.type,
+        licence=config.licence,
     )
-    (run.model / "README.md").write_text(card, encoding="utf-8")
+    write_atomically(run.model / "README.md", classifier_card(about, outcome, numbers=numbers).encode())
     begun = config.model or f"from scratch, {config.size}, {config.start} start, k = {config.k}"
     print(f"\n{begun}, seed {config.seed}")
     print(rows_in_words(job.data, job.sides, k=getattr(job.tokenizer, "k", 1)))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 
-from randommask.commands.pretrain import PretrainConfig, build_job, evenly, model_and_collator, wrapped
+from randommask.commands.pretrain import PretrainConfig, build_job, evenly, model_and_collator
+from randommask.commands.words import wrapped
 from randommask.genome.store import read_genome
 from randommask.genome.windows import GenomeWindows
 from scarce_common_utils.checkpoints import checkpoint_step, verify, write_atomically

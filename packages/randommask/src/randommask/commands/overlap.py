@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from randommask.commands.finetune import FinetuneConfig, build_job, finetune
-from randommask.commands.pretrain import wrapped
+from randommask.commands.words import wrapped
 from scarce_common_utils.command_line import Option, plain_config
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.provenance import stamp
@@ -42,6 +42,10 @@ class OverlapConfig(FinetuneConfig):
     def __post_init__(self) -> None:
         """Refuse options that do not fit together."""
         super().__post_init__()
+        if self.push_to_hub is not None:
+            raise UserError(
+                f"--push-to-hub is {self.push_to_hub}, and this command compares many models. Push one by `hf upload`."
+            )
         if self.overlap is not None:
             raise UserError(
                 f"--{'' if self.overlap else 'no-'}overlap is for `randommask finetune`; here both ways are run. Leave it out."

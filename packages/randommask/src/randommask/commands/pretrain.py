@@ -1,17 +1,19 @@
 """`randommask pretrain GENOME...`: from FASTA files to a pretrained, evaluated BERT over k-mers, from the library's parts alone."""
 
 import dataclasses
-import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 
-from randommask.commands.dna import StreamOptions, read_dna, refuse_two_sources
+from randommask.commands.dna import Dna, StreamOptions, read_dna, refuse_two_sources
 from randommask.commands.launch import begin_together, in_all_processes, last_checkpoint, open_run
-from randommask.genome.held_out import Parts, describe_held_out
+from randommask.commands.outcome import report
+from randommask.commands.words import integers_of
+from randommask.genome.held_out import Parts
 from randommask.genome.store import Genome
 from randommask.genome.windows import GenomeWindows
 from randommask.methods import METHODS
@@ -19,10 +21,9 @@ from randommask.schedule import MaskSchedule
 from randommask.training.processes import Processes, share_of_batch
 from scarce_common_utils.command_line import Operands, Option, plain_config
 from scarce_common_utils.errors import UserError
-from scarce_common_utils.figures import table
 from scarce_common_utils.manners import Result
-from scarce_common_utils.options import RunOptions, choose_device
-from scarce_common_utils.resumption import check_split, closing_lines, record_of, result_of, threads
+from scarce_common_utils.options import ModelOptions, RunOptions, choose_device
+from scarce_common_utils.resumption import check_split, delivered, threads
 from scarce_common_utils.run_folder import RunFolder
 
 # Names that DNABERT, transformers' run_mlm.py and ProkBERT have for our options, for the error of an unknown option.
@@ -48,7 +49,7 @@ _WITH_SCHEDULE = ("randommask", "uniform", "constant_share")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(StreamOptions, RunOptions):
+class PretrainConfig(StreamOptions, RunOptions, ModelOptions):
     """Options of `randommask pretrain`."""
 
     genome: Annotated[
@@ -167,8 +168,8 @@ class PretrainConfig(StreamOptions, RunOptions):
         try:
             return MaskSchedule(
                 k=self.k,
-                widths=_integers("--widths", self.widths),
-                milestones=_integers("--milestones", self.milestones),
+                widths=integers_of("--widths", self.widths),
+                milestones=integers_of("--milestones", self.milestones),
                 total_steps=self.steps,
             )
         except UserError:
@@ -212,7 +213,7 @@ def _pretrain(config: PretrainConfig) -> Result:
     with run, threads(job.config.threads):
         processes.by_main(lambda: _check(run, job))
         _fit(run, job, processes, began=began)
-        return result_of(run) if processes.main else None
+        return delivered(run, push_to_hub=config.push_to_hub) if processes.main else None
 
 
 def _made(config: PretrainConfig) -> RunFolder:
@@ -243,8 +244,8 @@ def _check(run: RunFolder, job: Job) -> None:
     check_split(run, split, place=job.config.dataset or ", ".join(job.config.genome) or "the sample")
 
 
-def build_job(config: PretrainConfig) -> Job:
-    """Read the DNA and divide it; write nothing.
+def build_job(config: PretrainConfig, read: Callable[..., Dna] = read_dna) -> Job:
+    """Read the DNA (by `read`) and divide it; write nothing.
 
     Raises:
         UserError: anything wrong with files, device, or options that do not fit the DNA.
@@ -270,7 +271,7 @@ def build_job(config: PretrainConfig) -> Job:
         learning_rate=config.learning_rate or _LEARNING_RATES[config.size],
         threads=config.threads or (1 if config.size == "tiny" else None),
     )
-    return Job(config, device, *read_dna(config, tokens=tokens))
+    return Job(config, device, *read(config, tokens=tokens))
 
 
 def _fit(run: RunFolder, job: Job, processes: Processes, *, began: float) -> None:
@@ -289,7 +290,7 @@ def _fit(run: RunFolder, job: Job, processes: Processes, *, began: float) -> Non
             model,
             job.windows,
             collator=collator,
-            optimisation=_optimisation(config),
+            optimisation=optimisation_of(config),
             placement=placement,
             watch=pretraining.Watch(
                 run.log, run.checkpoints, max(1, config.steps // 100), every, keep=config.keep_checkpoints
@@ -310,7 +311,7 @@ def _fit(run: RunFolder, job: Job, processes: Processes, *, began: float) -> Non
         collator.tokenizer.save_pretrained(run.model)
     some = [job.windows[number] for number in range(min(256, len(job.windows)))]
     expected = pretraining.expected_by_phase(some, collator)
-    _report(run, job, rows=rows, expected=expected, seconds=time.monotonic() - began)
+    report(run, job, rows=rows, expected=expected, seconds=time.monotonic() - began)
 
 
 def model_and_collator(config: PretrainConfig) -> tuple[Any, Any]:
@@ -334,7 +335,8 @@ def model_and_collator(config: PretrainConfig) -> tuple[Any, Any]:
     return model, RandomMaskCollator(tokenizer, **masking._asdict(), seed=config.seed, accumulation=config.accumulation)
 
 
-def _optimisation(config: PretrainConfig) -> Any:
+def optimisation_of(config: PretrainConfig) -> Any:
+    """Steps and optimizer of the options."""
     from randommask.training.pretraining import Optimisation
 
     assert config.learning_rate is not None
@@ -349,78 +351,7 @@ def _optimisation(config: PretrainConfig) -> Any:
     )
 
 
-def _report(run: RunFolder, job: Job, *, rows: list[Any], expected: list[Any], seconds: float) -> None:
-    """Record, figures, model card and the printed table."""
-    from randommask.training.report import draw_pretraining, model_card
-
-    config = job.config
-    numbers: dict[str, float | None] = {"steps": config.steps}
-    units = {"steps": "steps"}
-    for row in rows:
-        for name in ("loss", "floor", "ceiling", "masked_share"):
-            numbers[f"{name}_width_{row.width}"] = getattr(row, name)
-            units[f"{name}_width_{row.width}"] = "" if name == "masked_share" else "nats"
-    run.write_result(
-        record_of(
-            run,
-            experiment="randommask-pretrain",
-            arm=config.masking,
-            seed=config.seed,
-            numbers=numbers,
-            units=units,
-            seconds=seconds,
-            device=job.device,
-        )
-    )
-    figures = draw_pretraining(
-        run,
-        rows=rows,
-        expected=expected,
-        title=f"randommask pretrain, {config.method}, {config.size}, seed {config.seed}",
-    )
-    (run.model / "README.md").write_text(
-        model_card(config=plain_config(config), content_hash=job.genome.content_hash, rows=rows), encoding="utf-8"
-    )
-    print(
-        f"\n{config.method}, {config.size}, {config.start} start, k = {config.k}, {config.steps} steps, seed {config.seed}"
-        f"{'' if config.overlaps else '; k-mers side by side'}"
-    )
-    print(wrapped(f"held out: {describe_held_out(job.genome, job.parts)}"))
-    read = "" if config.dataset else f" of {job.held_out.bases + job.windows.bases:,}"
-    print(f"{job.held_out.bases:,}{read} known bases are held out; nats a masked token\n")
-    print(
-        table(
-            ["mask width", "loss", "floor", "ceiling", "masked %"],
-            [[row.width, row.loss, row.floor, row.ceiling, 100 * row.masked_share] for row in rows],
-        )
-    )
-    print("floor: of a perfect model on random bases; ceiling: of k-mer frequencies alone.")
-    for row in rows:
-        if row.ceiling is not None and row.loss > row.ceiling:
-            print(
-                wrapped(
-                    f"the loss at width {row.width} is above that of k-mer frequencies alone: the model has not learned yet; "
-                    "train longer"
-                )
-            )
-    print(closing_lines(run, seed=config.seed, figures=figures, model=True))
-
-
-def wrapped(text: str) -> str:
-    """Lines of at most 80 characters; names and numbers stay whole."""
-    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
 def evenly(windows: GenomeWindows, most: int) -> list[Any]:
     """At most `most` windows, spread evenly over all."""
     count = min(most, len(windows))
     return [windows[number * len(windows) // count] for number in range(count)]
-
-
-def _integers(flag: str, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UserError(f"{flag} is {text!r}, but it takes integers joined by commas, such as 6,8,10.") from error

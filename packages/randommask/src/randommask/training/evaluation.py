@@ -28,7 +28,10 @@ EVALUATION_SEED: Final = 0  # of the masks, whatever the run's own seed: every a
 
 
 class MaskedLoss(NamedTuple):
-    """Evaluation at one `width`: `loss`, `floor`, `ceiling` in nats a masked token, `masked_share`, `masked` tokens."""
+    """Evaluation at one `width`: `loss`, `floor`, `ceiling` in nats a masked token, `masked_share`, `masked` tokens.
+
+    `parts` are the summed loss and the masked tokens of each batch, which an interval comes from.
+    """
 
     width: int
     loss: float
@@ -36,6 +39,7 @@ class MaskedLoss(NamedTuple):
     ceiling: float | None
     masked_share: float
     masked: int
+    parts: tuple[tuple[float, int], ...] = ()
 
 
 def masked_losses(
@@ -89,6 +93,7 @@ def _at_width(
     device = next(model.parameters()).device
     loss = floor = ceiling = 0.0
     masked = maskable = 0
+    parts: list[tuple[float, int]] = []
     for start in range(0, len(windows), batch_size):
         batch = collator(windows[start : start + batch_size])
         where = batch["labels"] != IGNORED
@@ -102,6 +107,8 @@ def _at_width(
         with torch.no_grad(), _autocast(device, autocast):
             out = model(**{name: value.to(device) for name, value in batch.items()}, num_items_in_batch=1)
         loss += float(out.loss)
+        if int(counts.masked):
+            parts.append((float(out.loss), int(counts.masked)))
     if not masked:
         raise ValueError(
             f"No token was masked at width {collator.schedule}: the {len(windows)} windows are too few or too short."
@@ -113,6 +120,7 @@ def _at_width(
         None if frequencies is None else ceiling / masked,
         masked / maskable,
         masked,
+        tuple(parts),
     )
 
 

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from randommask.data.labelled import Labelled
-from randommask.training.classification import Score
+from randommask.training.classification import Score, matthews
 from randommask.training.finetuning import Encoded, Tuned, headline
+from randommask.training.papers import RANDOM_MASK
 from randommask.training.regression import Fit
 from scarce_common_utils.figures import COLOURS, figure, table
+from scarce_common_utils.intervals import bootstrap_confusion, fisher
+from scarce_common_utils.model_card import Card, Classes, Metric, card_text
 
 _BRIGHT = 0.179  # relative luminance above which black is easier to read than white (WCAG contrast, equal for both)
 
@@ -133,65 +136,104 @@ def draw_finetuning(folder: Path, *, title: str, outcome: Outcome, labels: Seque
     return paths
 
 
-def classifier_card(
-    *,
-    model: str,
-    data: str,
-    labels: Sequence[str],
-    counts: Mapping[str, int],
-    numbers: Mapping[str, float | None],
-    seed: int,
-) -> str:
-    """README.md of a saved classifier: what it began as, its classes and rows, what was measured, how to load it.
+class About(NamedTuple):
+    """What a classifier's card says beside its scores: what it began as, in words; its data; K `labels`, none for a regression."""
+
+    model: str
+    data: str
+    labels: Sequence[str]
+    split: Mapping[str, Any]
+    classes: Classes | None
+    settings: Mapping[str, Any]
+    seed: int
+    seconds: float
+    device: str
+    licence: str | None
+
+
+def class_table(data: Labelled, confusion: Tensor) -> Classes:
+    """Rows of each class on each side, and how many test rows are right, from a confusion matrix Int64[K K]."""
+    counts = [Counter(side.targets.tolist()) for side in (data.train, data.dev, data.test)]
+    rows = [
+        [
+            number,
+            name,
+            *(side[number] for side in counts),
+            100.0 * int(confusion[number, number]) / max(1, int(confusion[number].sum())),
+        ]
+        for number, name in enumerate(data.names)
+    ]
+    return Classes(("class", "label", "train rows", "dev rows", "test rows", "right %"), rows)
+
+
+def classifier_card(about: About, outcome: Outcome, *, numbers: Mapping[str, float | None]) -> str:
+    """README.md of a saved classifier or regression: what it began as, its classes and rows, what was measured, how to load it.
 
     Args:
-        model: what it began as, in words.
-        data: name of the training table.
-        labels: K names in the order of the classes; none for a regression.
-        counts: rows by side.
+        about: what the scores do not say.
+        outcome: of the training; the written weights are those of its chosen epoch.
         numbers: of the run's record.
-        seed: of the run.
     """
-    metric = "mcc" if labels else "pearson"
-    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    kind = "logistic " if labels else "ridge "
-    floors = "".join(
-        f"| {kind}{text} | {numbers[key]:.3f} |\n"
-        for name, text in REGRESSIONS.items()
-        if (key := f"{metric}_{name}_regression") in numbers
+    metric, counts = outcome.metric, about.split["counts"]
+    card = Card(
+        title=f"{'Classifier' if about.labels else 'Regression'} of DNA sequences, {about.model}",
+        facts={
+            "data": f"{about.data}; rows: {', '.join(f'{count:,} {name}' for name, count in counts.items())}",
+            "test rows also in train": str(numbers["test_rows_also_in_train"]),
+            "began as": about.model,
+            "weights": f"of epoch {numbers['chosen_epoch']}, which had the lowest dev loss",
+            "seed": str(about.seed),
+        },
+        reading=(
+            "Fine-tuning is DNABERT's and DNABERT-2's: a linear layer on the pooled state, all weights trained, the epoch of lowest dev "
+            "loss kept. The division, the pooling of pieces of long rows and small models' learning rates are ours. RandomMask:"
+        ),
+        metrics=[_metric(outcome, about=about, rows=counts["test"])],
+        classes=about.classes,
+        settings=about.settings,
+        task="text-classification",
+        library="transformers",
+        tags=["randommask", "dna", "biology"],
+        data_name=about.data,
+        paper=RANDOM_MASK,
+        seconds=about.seconds,
+        device=about.device,
+        licence=about.licence,
     )
-    classes = "".join(f"| {number} | {label} |\n" for number, label in enumerate(labels))
-    classes = (
-        f"| class | label |\n|---|---|\n{classes}"
-        if labels
-        else "The one output is a number in the units of the labels.\n"
-    )
-    shown = "model.config.id2label[int(logits.argmax())]" if labels else "float(logits)"
-    return f"""# {"Classifier" if labels else "Regression"} of DNA sequences, {model}
-
-Made by `randommask finetune`, seed {seed}. Data: {data}; rows: {rows}. {numbers["test_rows_also_in_train"]} of the test rows also stand
-in the training rows. The weights in this folder are those of epoch {numbers["chosen_epoch"]}, which had the lowest dev loss.
-
-| whole test set | {"MCC" if labels else "Pearson r"} |
-|---|---|
-| this folder (epoch {numbers["chosen_epoch"]}) | {numbers[f"{metric}_chosen"]:.3f} |
-| the same, without {numbers["test_rows_repeated"]} rows that repeat others | {_cell(numbers[f"{metric}_chosen_deduplicated"])} |
-| after the last epoch | {numbers[f"{metric}_last"]:.3f} |
-{floors}
-One seed says little.
-
-{classes}
-```python
+    shown = "model.config.id2label[int(logits.argmax())]" if about.labels else "float(logits)"
+    code = f"""
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-model = AutoModelForSequenceClassification.from_pretrained("this folder").eval()
-tokenizer = AutoTokenizer.from_pretrained("this folder", trust_remote_code=True)  # the folder carries the tokenizer's code
+model = AutoModelForSequenceClassification.from_pretrained(".").eval()  # this folder, or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)  # the folder carries the tokenizer's code
 with torch.no_grad():
     logits = model(**tokenizer(["GATTACAGATTACA"], return_tensors="pt")).logits
 print({shown})
-```
 """
+    kind = "logistic " if about.labels else "ridge "
+    floors = "".join(
+        f"\n| {kind}{text} | {numbers[key]:.3f} |"
+        for name, text in REGRESSIONS.items()
+        if (key := f"{metric}_{name}_regression") in numbers
+    )
+    notes = f"""| whole test set | {"MCC" if about.labels else "Pearson r"} |
+|---|---|
+| this folder (epoch {numbers["chosen_epoch"]}) | {numbers[f"{metric}_chosen"]:.3f} |
+| the same, without {numbers["test_rows_repeated"]} rows that repeat others | {_cell(numbers[f"{metric}_chosen_deduplicated"])} |
+| after the last epoch | {numbers[f"{metric}_last"]:.3f} |{floors}"""
+    if not about.labels:
+        notes += "\n\nThe one output is a number in the units of the labels."
+    return card_text(card, code, notes=notes)
+
+
+def _metric(outcome: Outcome, *, about: About, rows: int) -> Metric:
+    """The headline number of the written weights with its interval."""
+    chosen, on = outcome.chosen, f"{rows} test rows"
+    if isinstance(chosen, Score):
+        interval = bootstrap_confusion(chosen.confusion, matthews, seed=about.seed)
+        return Metric("Matthews correlation", "matthews_correlation", chosen.mcc, interval, "", on)
+    return Metric("Pearson correlation", "pearsonr", chosen.pearson, fisher(chosen.pearson, rows), "", on)
 
 
 def _draw_dev(path: Path, history: Sequence[tuple[float, float, float]], *, title: str, names: tuple[str, str]) -> Path:

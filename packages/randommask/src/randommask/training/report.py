@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from randommask.training.evaluation import MaskedLoss
+from randommask.training.papers import RANDOM_MASK
 from randommask.training.pretraining import Expected
 from scarce_common_utils.figures import COLOURS, figure
+from scarce_common_utils.intervals import bootstrap_ratio
+from scarce_common_utils.model_card import Card, Metric, card_text
+from scarce_common_utils.provenance import last_name
 from scarce_common_utils.run_folder import RunFolder
 
 _SIZE: Final = (8.0, 4.2)  # inches
@@ -120,30 +124,80 @@ def _name_phases(axes: Any, expected: Sequence[Expected], end: int) -> None:
                   fontsize=8, color="#555555")  # fmt: skip
 
 
-def model_card(*, config: Mapping[str, Any], content_hash: str, rows: Sequence[MaskedLoss]) -> str:
-    """README.md of a saved model: what it is, what it was trained on and how, what was measured, how to load it."""
-    losses = "\n".join(
+def model_card(
+    *,
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    content_hash: str,
+    held_out: str,
+    rows: Sequence[MaskedLoss],
+    seconds: float,
+    device: str,
+) -> str:
+    """README.md of a saved model: what it is, what it was trained on and how, what was measured, how to load it.
+
+    Args:
+        config: options of the run, as plain JSON values.
+        settings: those that are not at their defaults.
+        content_hash: of the DNA.
+        held_out: which of it was held out, in words.
+        rows: evaluation at the fixed widths.
+        seconds: that the run took.
+        device: on which.
+    """
+    names = ", ".join(last_name(name) for name in config["genome"]) or "1 Mb of human chromosome 22, built in"
+    card = Card(
+        title=f"BERT over DNA {config['k']}-mers, pretrained with `{config['method']}` masking",
+        facts={
+            "data": (config["dataset"] and last_name(config["dataset"])) or names,
+            "content hash": f"`{content_hash}`",
+            "held out": held_out,
+            "method": f"{config['method']}; mask widths {config['widths'] or 'fixed'}",
+            "size": f"{config['size']}, {config['start']} start",
+            "steps": f"{config['steps']} of {config['batch_size']} x {config['accumulation']} windows",
+            "seed": str(config["seed"]),
+            "vocabulary": "DNABERT's order of ids",
+        },
+        reading=(
+            "A window of masked k-mers that grows in five phases is the paper's, restated in its reviews; DNABERT's code has width k, "
+            "0.025 centres a token and 80/10/10. The widths, the milestones (of a run of 480,000 steps: "
+            f"{config['milestones'] or 'none'}) and one width inside a phase are readings of ours, not a published table."
+        ),
+        metrics=[
+            Metric(
+                f"masked-language loss at width {row.width}",
+                "loss",
+                row.loss,
+                bootstrap_ratio(row.parts, seed=config["seed"]),
+                "nats",
+                f"{row.masked:,} masked tokens of held-out DNA",
+            )
+            for row in rows
+        ],
+        classes=None,
+        settings=settings,
+        task="fill-mask",
+        library="transformers",
+        tags=["randommask", "dna", "biology"],
+        data_name="dna",
+        paper=RANDOM_MASK,
+        seconds=seconds,
+        device=device,
+        licence=config["licence"],
+    )
+    levels = "\n".join(
         f"| {row.width} | {row.loss:.3f} | {row.floor:.3f} | {'-' if row.ceiling is None else f'{row.ceiling:.3f}'} |"
         for row in rows
     )
-    widths = config["widths"] or "fixed"
-    return f"""# BERT over DNA {config["k"]}-mers, pretrained with `{config["method"]}` masking
-
-Made by `randommask pretrain`. {config["size"]} size, {config["start"]} start, {config["steps"]} steps of
-{config["batch_size"]} x {config["accumulation"]} windows, seed {config["seed"]}. Mask widths: {widths} (milestones in a run of
-480,000 steps: {config["milestones"] or "none"}; the schedule is randommask's reading, not a published table).
-DNA: content hash `{content_hash}`. Vocabulary: DNABERT's order of ids.
-
-| mask width | held-out loss, nats | floor | ceiling |
+    notes = f"""| mask width | held-out loss, nats | floor | ceiling |
 |---|---|---|---|
-{losses}
+{levels}
 
-One seed. Losses of different widths do not compare.
-
-```python
+Losses of different widths do not compare. floor: of a perfect model on random bases; ceiling: of k-mer frequencies alone."""
+    code = """
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-model = AutoModelForMaskedLM.from_pretrained("this folder")
-tokenizer = AutoTokenizer.from_pretrained("this folder", trust_remote_code=True)  # the folder carries the tokenizer's code
-```
+model = AutoModelForMaskedLM.from_pretrained(".")  # this folder, or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)  # the folder carries the tokenizer's code
 """
+    return card_text(card, code, notes=notes)
