@@ -20,6 +20,7 @@ from scarce_common_utils.flags import Option as Option
 from scarce_common_utils.manners import Manners, Result, with_manners
 from scarce_common_utils.provenance import command_under_way
 from scarce_common_utils.signals import Stopped, raised_on_terminate
+from scarce_common_utils.watch import dead_worker, watched
 
 Config = TypeVar("Config")
 _PARSE_ERRORS = 2
@@ -42,8 +43,8 @@ class Command(NamedTuple):
 def run_commands(name: str, version: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
     """Parse `argv` (None: the process's own), run the command, and return the exit code.
 
-    It is 0 at the end; 2 for a person's mistake, or a file that cannot be read or written; 130 and 143 for a run that Ctrl-C or
-    SIGTERM stopped.
+    It is 0 at the end; 2 for a person's mistake, a file that cannot be read or written, or a process of the run that was lost;
+    130 and 143 for a run that Ctrl-C or SIGTERM stopped.
 
     Args:
         name: the program's name.
@@ -69,7 +70,7 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
         app.command(_adapter(command, words, program=name, name=command_name), name=command_name)
     app.register_install_completion_command(help="Install completion for this shell (--shell, --output FILE).")
     try:
-        with raised_on_terminate(), command_under_way(name, asked):
+        with raised_on_terminate(), watched(name), command_under_way(name, asked):
             app(words)
     except CycloptsError as error:
         print(f"{name}: {_sentence(error, words, name=name, commands=commands)}", file=sys.stderr)
@@ -82,6 +83,12 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
         kept = stopped.kept or "With --resume and its run folder the run goes on from its last checkpoint."
         print(f"{name}: stopped by {stopped.signal.name}. {kept}", file=sys.stderr)
         return stopped.exit_code
+    except RuntimeError as error:
+        sentence = dead_worker(error)
+        if sentence is None:
+            raise
+        print(f"{name}: {sentence}", file=sys.stderr)
+        return _PARSE_ERRORS
     except BrokenPipeError:
         return 0
     except OSError as error:

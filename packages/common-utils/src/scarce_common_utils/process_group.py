@@ -8,6 +8,8 @@ So the others wait for the slowest, the one that writes results, in a way that l
 
 import torch.distributed as dist
 
+from scarce_common_utils.watch import end_watch
+
 
 def leave_together() -> None:
     """Wait for all processes of the default group, if there is one; called as the last thing where no error is under way.
@@ -20,3 +22,4 @@ def leave_together() -> None:
         dist.monitored_barrier()  # messages between processes, in the calling thread: no collective, no thread of its own
     else:
         dist.barrier()
+    end_watch()  # from now on a process that is gone has only left before this one

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from imwa.group import lost
+from imwa.group import ProcessLost, lost
 from scarce_common_utils.checkpoints import checkpoint_step, load_checkpoint, newest_checkpoint, verify
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.process_group import leave_together
+from scarce_common_utils.watch import wait_for_verdict
 
 _OURS = "process-{}-of-{}"
 
@@ -123,5 +124,8 @@ def company(device: torch.device) -> Iterator[Company]:
         yield Company(dist.group.WORLD, dist.get_rank(), size)
         with lost("the processes' end"):
             leave_together()
+    except ProcessLost:
+        wait_for_verdict()  # which names the process
+        raise
     finally:
         dist.destroy_process_group()

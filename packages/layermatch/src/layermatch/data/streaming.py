@@ -8,6 +8,7 @@ Letters   B labelled, U unlabelled images of this process, C channels, H W pixel
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.images import ImageSet, StoredImages
 from scarce_common_utils.streams import stream
+from scarce_common_utils.watch import stopped_workers_end
 
 from .batches import Batch, Batches, Places, known_truth
 
@@ -160,6 +162,9 @@ def read_in_order(
         generator=stream(0, "loader"),  # or the loader would draw from the global generator; the workers draw nothing
     )
     reader = _started(loader)
+    watch = ExitStack()
+    if workers:
+        watch.enter_context(stopped_workers_end())
     try:
         while True:
             try:
@@ -174,6 +179,7 @@ def read_in_order(
                 raise UserError(found)
             yield found
     finally:  # an exception's traceback would keep the reader, and with it the workers
+        watch.close()
         getattr(reader, "_shutdown_workers", lambda: None)()
 
 

@@ -19,6 +19,7 @@ from scarce_common_utils.options import RunOptions, choose_device
 from scarce_common_utils.process_group import leave_together
 from scarce_common_utils.resumption import begin
 from scarce_common_utils.run_folder import RunFolder, to_stderr
+from scarce_common_utils.watch import stopped_workers_end
 
 Config = TypeVar("Config", bound=RunOptions)
 
@@ -30,15 +31,16 @@ def in_all_processes(work: Callable[[], Result]) -> Result:
         The command's result, in the first process.
     """
     result = None
-    if launched_rank() == 0:
-        result = work()
-    else:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            try:
-                work()
-            except UserError:
-                sys.exit(2)
-    leave_together()
+    with stopped_workers_end():
+        if launched_rank() == 0:
+            result = work()
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                try:
+                    work()
+                except UserError:
+                    sys.exit(2)
+        leave_together()
     return result
 
 
