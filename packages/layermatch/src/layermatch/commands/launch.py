@@ -8,6 +8,9 @@ step that is not finite can be left out without the host (`training/guard.py`).
 import importlib.util
 import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -142,10 +145,22 @@ def open_tracker(place: Place, name: str, *, folder: Path, options: dict[str, An
     wanted: list[str | LoggerType | GeneralTracker] = [name]
     accelerator.log_with = wanted
     if name == "tensorboard":  # the project's name is the folder's; config.json beside it holds the options
-        accelerator.init_trackers("tensorboard")
+        with nameless_host():
+            accelerator.init_trackers("tensorboard")
         return
     named = {"name": folder.name} | ({"dir": str(folder)} if name == "wandb" else {})
     accelerator.init_trackers("layermatch", config=options, init_kwargs={name: named})
+
+
+@contextmanager
+def nameless_host() -> Iterator[None]:
+    """Within the block the host is called `host`: TensorBoard names its file after it, and no file of a run names the machine."""
+    before = socket.gethostname
+    socket.gethostname = lambda: "host"
+    try:
+        yield
+    finally:
+        socket.gethostname = before
 
 
 def leave(place: Place) -> None:

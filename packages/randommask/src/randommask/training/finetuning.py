@@ -325,4 +325,5 @@ class _Watcher(TrainerCallback):
             return
         source = self.checkpoints / "trainer" / f"checkpoint-{state.global_step}"
         torch.save({"best": self.best, "history": self.history}, source / _BEST)
+        (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that names folders of this machine; nothing reads it
         adopt_folder(source, self.checkpoints, step=state.global_step)

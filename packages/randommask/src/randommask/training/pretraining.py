@@ -237,6 +237,7 @@ class _Watcher(TrainerCallback):
         args.distributed_state.wait_for_everyone()  # until each process has put its random state in
         if state.is_world_process_zero:
             torch.save(self.logging(), source / _LOGGING)
+            (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that names folders of this machine; nothing reads it
             adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
 
 
