@@ -42,6 +42,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
     """
     path = _destination(folder, step=step, keep=keep, suffix=".pt")
     aside = path.with_suffix(".pt.part")
+    aside.unlink(missing_ok=True)  # a link that somebody laid there would be followed
     try:
         with aside.open("wb") as file:
             _save(state, file)
@@ -155,6 +156,7 @@ def checkpoint_step(path: Path) -> int:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file so that its name holds the old content or the new, never a part; the folder must exist."""
     aside = path.with_name(path.name + ".part")
+    aside.unlink(missing_ok=True)  # a link that somebody laid there would be followed
     try:
         with aside.open("wb") as file:
             file.write(content)

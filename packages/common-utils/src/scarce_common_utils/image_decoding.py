@@ -7,11 +7,13 @@ What becomes of what, in memory and on disk alike:
     floating point, 32-bit integers     refused, since their range is not known
     several frames                      the first
     a rotation noted in EXIF            applied
-An image of more pixels than Pillow's own limit is refused, since decoding it can fill the memory.
+An image of more pixels than Pillow's own limit is refused, since decoding it can fill the memory. So is a format that is not in
+`KINDS`, whatever a file is called: Pillow would give PostScript to Ghostscript, which is a program that runs programs.
 Size      the shorter side is brought to the wanted one (Pillow's bilinear with antialiasing), the centre is cropped out.
 Letters   N images, C channels, H W pixels.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,7 @@ import numpy
 
 MOST_PIXELS = 89_478_485  # Pillow's Image.MAX_IMAGE_PIXELS: a quarter of a GiB in RGB
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+KINDS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")  # Pillow's names of what is read
 IMAGES_AT_ONCE = 1024  # read from a source in one request
 ITEMS_A_TASK = 32  # given to a thread at a time: a task a small image costs as much as decoding it
 # Degrees and flips that bring an image upright, by the number of EXIF's orientation; names of Pillow's Image.Transpose.
@@ -200,8 +203,10 @@ def _opened(item: Any) -> Iterator[Any]:
     if item is None:
         raise ValueError("there is no image")
     owned = isinstance(item, str | Path | bytes)
+    if isinstance(item, str | Path) and os.path.exists(item) and not os.path.isfile(item):
+        raise ValueError("it is a device, a pipe or a folder, and no file")  # to open it may never end
     try:
-        image = Image.open(BytesIO(item) if isinstance(item, bytes) else item) if owned else item
+        image = Image.open(BytesIO(item) if isinstance(item, bytes) else item, formats=_kinds()) if owned else item
     except Image.DecompressionBombError as error:
         raise ValueError(f"it has more than {MOST_PIXELS // 10**6} million pixels; make it smaller") from error
     try:
@@ -215,6 +220,15 @@ def _opened(item: Any) -> Iterator[Any]:
     finally:
         if owned:
             image.close()
+
+
+@functools.cache
+def _kinds() -> list[str]:
+    """Those of `KINDS` that the Pillow at hand reads."""
+    from PIL import Image
+
+    Image.init()
+    return [kind for kind in KINDS if kind in Image.OPEN]
 
 
 def _orientation(image: Any) -> int:

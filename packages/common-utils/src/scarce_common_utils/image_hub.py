@@ -10,6 +10,7 @@ from typing import Any
 
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.image_sources import ALL, Parts, RawSet, Selection, number_labels
+from scarce_common_utils.unpacking import refuse_parquet_bomb
 
 IMAGE_NAMES = ("image", "img", "images", "bytes", "png", "jpg")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "cls")
@@ -28,7 +29,11 @@ def from_parquet(files: Sequence[Path], *, place: str, selection: Selection = AL
     train = [str(file) for file in files if str(file) not in test] or test
     parts = {"train": train} | ({"test": test} if test and train is not test else {})
     try:
+        for file in files:
+            refuse_parquet_bomb(file, str(file), packed=file.stat().st_size)
         loaded = {name: load_dataset("parquet", data_files=names, split="train") for name, names in parts.items()}
+    except UserError:
+        raise
     except Exception as error:  # the reader raises its own kinds; the person needs the file and the first line
         raise UserError(f"{place} cannot be read as parquet ({_reason(error)}).") from error
     return _parts(loaded, place=place, selection=selection)

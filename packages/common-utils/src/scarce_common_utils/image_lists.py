@@ -123,7 +123,7 @@ def _from_json(path: Path, text: str) -> _List:
         pairs = [(entry["image_id"], int(entry["category_id"])) for entry in content["annotations"]]
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: this is no JSON ({error.msg}).") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path} has no images (id, file_name), annotations (image_id, category_id) and categories (id, name) as iNaturalist's "
             f"files have them ({error!r})."

@@ -5,6 +5,8 @@ import importlib
 import importlib.util
 import inspect
 import math
+import pickle
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import numpy
 
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.unpacking import refuse_bomb
 
 UNLABELLED_PART = {"STL10": "train+unlabeled"}  # of torchvision's sets, and the name of its training part with it
 FOLDS = 10
@@ -138,11 +141,7 @@ def from_npz(path: Path) -> Parts:
     Raises:
         UserError: it is no such file, or its arrays are not uint8 images with a label each.
     """
-    try:
-        with numpy.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as an npz file ({str(error).splitlines()[0]}).") from error
+    arrays = _arrays(path)
     missing = [name for name in ("x_train", "y_train") if name not in arrays]
     if missing:
         raise UserError(
@@ -152,7 +151,13 @@ def from_npz(path: Path) -> Parts:
 
     def part(name: str, known: Sequence[str] | None) -> RawSet:
         items, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
-        if items.dtype != numpy.uint8 or items.ndim not in (3, 4) or len(items) != len(labels):
+        fit = (
+            items.dtype == numpy.uint8
+            and items.ndim in (3, 4)
+            and items.shape[3:] in ((), (1,), (3,))
+            and items[:1].size > 0
+        )
+        if not fit or labels.shape != items.shape[:1]:
             raise UserError(
                 f"x_{name} of {path} is {items.dtype}{items.shape}; uint8 images (N, H, W) or (N, H, W, 3), one a label, are needed."
             )
@@ -162,6 +167,22 @@ def from_npz(path: Path) -> Parts:
 
     train = part("train", declared)
     return train, part("test", train.class_names) if "x_test" in arrays and "y_test" in arrays else None
+
+
+def _arrays(path: Path) -> dict[str, numpy.ndarray]:
+    """What an npz file holds, refused where it says or is too much; no array of objects, each of which is a pickle."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # numpy takes a single array for such a file as well
+            unpacked = sum(member.file_size for member in archive.infolist())
+        refuse_bomb(path, packed=path.stat().st_size, unpacked=unpacked)
+        with numpy.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except UserError:
+        raise
+    except Exception as error:  # zip, zlib and numpy raise their own kinds, of what is damaged or was made to mislead
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as an npz file ({reason}).") from error
+    return {name: array for name, array in arrays.items() if isinstance(array, numpy.ndarray)}
 
 
 def from_torchvision(name: str, *, download: bool, folder: Path, selection: Selection = ALL) -> Parts:
@@ -192,7 +213,7 @@ def from_torchvision(name: str, *, download: bool, folder: Path, selection: Sele
         raise UserError(f"torchvision:{name} has no training and test parts that can be asked for by name.")
     try:
         parts = [constructor(**options, **choice) for choice in choices]
-    except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+    except (RuntimeError, OSError, ValueError, TypeError, ImportError, pickle.UnpicklingError) as error:
         raise UserError(f"torchvision:{name} cannot be loaded into {folder} ({str(error).splitlines()[0]}).") from error
     raw = [
         _torchvision_part(part, f"torchvision:{name} ({part_name})")
@@ -257,6 +278,7 @@ def _torchvision_part(part: Any, place: str) -> RawSet:
     """The images of a set without decoding them, where it shows its arrays or files; else they are asked for one by one."""
     pairs = getattr(part, "samples", None) or getattr(part, "_samples", None)
     labels = _first(part, ("targets", "labels", "_labels"))
+    labels = labels.tolist() if hasattr(labels, "tolist") else labels  # MNIST and its like keep a tensor
     if pairs:
         items, labels = [Path(pair[0]) for pair in pairs], [pair[1] for pair in pairs]
     elif isinstance(data := _first(part, ("data", "_image_files", "_images")), list) and labels is not None:

@@ -43,6 +43,9 @@ def hold(folder: Path) -> Hold:
     """
     if os.environ.get("RANK", "0") != "0":
         return Hold(folder, None)
+    for name in (LOCK, HOLDER):
+        if (folder / name).is_symlink():  # whose other end would be emptied or written over
+            raise UserError(f"{folder / name} is a link, which no run writes. Take it away.")
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0 if _holder_lives(folder) else _PATIENCE)
@@ -64,7 +67,7 @@ def _holder_lives(folder: Path) -> bool:
         os.kill(int(json.loads((folder / HOLDER).read_text(encoding="utf-8"))["process"]), 0)
     except ProcessLookupError:
         return False
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return True
     return True
 
@@ -74,5 +77,5 @@ def _holder(folder: Path) -> str:
     try:
         found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
         return f"process {int(found['process'])}, since {str(found['since'])[:19]},"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "another process"

@@ -105,7 +105,7 @@ def read_record(path: Path) -> Record:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         return Record(**content)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as a record ({error}).") from error
 
 

@@ -153,7 +153,7 @@ class RunFolder:
             found = (content["package"], content["command"])
             config = dict(content["options"])
             given = content.get("given", config.keys())  # a run of an earlier version: all of them count
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{file} cannot be read as a run's configuration ({error}).") from error
         if found != (package, command):
             raise UserError(f"{path} is a run of `{found[0]} {found[1]}`, not of `{package} {command}`.")
@@ -175,8 +175,14 @@ class RunFolder:
         """All whole lines of metrics.jsonl, in order; a last line that was cut short is left out."""
         if not self.metrics_file.is_file():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        try:
+            lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
+            found = [json.loads(line) for line in lines[:-1] if line]
+            if not all(isinstance(line["step"], int) for line in found):
+                raise TypeError("a step is no whole number")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{self.metrics_file} cannot be read ({error}). The run folder is not whole.") from error
+        return found
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines of `step` and later, which a resumed run writes again."""
@@ -198,7 +204,7 @@ class RunFolder:
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read ({error}). The run folder is not whole.") from error
 
     def write_result(self, record: Record) -> Path:
