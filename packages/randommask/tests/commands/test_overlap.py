@@ -99,6 +99,34 @@ def test_a_stopped_comparison_does_only_what_is_missing(table, tmp_path, capsys,
     assert "--steps is 9, but the run to resume has 3" in capsys.readouterr().err
 
 
+def test_a_second_model_makes_two_by_two(table, tmp_path, capsys, pretended):
+    folders = {}
+    for name, overlap in (("first", True), ("second", False)):
+        folders[name] = tmp_path / name / "model"
+        MaskedBert(bert_config("tiny", k=3, positions=64)).save_pretrained(folders[name])
+        KmerTokenizer(k=3, overlap=overlap).save_pretrained(folders[name])
+    out = tmp_path / "out"
+    models = ("--model", str(folders["first"]), "--other-model", str(folders["second"]))
+    assert main(["overlap", str(table), *models, "--steps", "3", "--seeds", "2", "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "among the runs of the other model, second, pretrained with k-mers side by side:" in printed
+    assert [(config.seed, config.model, config.overlap) for config in pretended] == [
+        (seed, folders[name], way) for seed in (0, 1) for name in ("first", "second") for way in (True, False, False)
+    ]
+    found = json.loads((out / "comparison.json").read_text())
+    arms = ["side-by-side", "equal-tokens", "other-overlapping", "other-side-by-side", "other-equal-tokens"]
+    assert list(found["differences_to"]) == arms
+    other = found["other_model"]
+    assert other["arm"] == "other-overlapping"
+    assert list(other["differences_to"]) == arms[3:]
+    pairs = [
+        result(out, "other-overlapping", s)["mcc_last"] - result(out, "other-side-by-side", s)["mcc_last"]
+        for s in (0, 1)
+    ]
+    assert other["differences_to"]["other-side-by-side"]["mcc_last"]["mean"] == pytest.approx(statistics.fmean(pairs))
+    assert found["tokens_of_train_rows"] == other["tokens_of_train_rows"]
+
+
 def test_real_runs_share_their_split_and_differ_in_their_tokens(table, tmp_path, capsys):
     folder, out = tmp_path / "first" / "model", tmp_path / "out"
     MaskedBert(bert_config("tiny", k=3, positions=64)).save_pretrained(folder)
