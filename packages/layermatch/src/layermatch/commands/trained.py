@@ -93,12 +93,30 @@ def read_config(file: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({error}). The model's folder is not whole.") from error
-    missing = [name for name in WRITTEN if name not in config]
+    missing = [name for name in WRITTEN if not isinstance(config, dict) or name not in config]
     if missing:
         raise UserError(f"{file} does not say {missing[0]!r}, so it was not written by `layermatch train`.")
+    wrong = next((name for name in WRITTEN if not _is_written(name, config[name])), None)
+    if wrong is not None:
+        raise UserError(
+            f"{file} says that {wrong!r} is {str(config[wrong])[:40]!r}, which `layermatch train` does not write."
+        )
     return config
+
+
+def _is_written(name: str, value: Any) -> bool:
+    """Whether a value of config.json is of the kind that `write_model` writes."""
+    if name == "model":
+        return isinstance(value, str)
+    if name == "channels":
+        return type(value) is int and 0 < value <= 2**10
+    kind = {"class_names": str, "image_size": int}.get(name, (int, float))
+    count = {"image_size": (2,), "mean": (1, 3), "deviation": (1, 3)}.get(name)
+    found = isinstance(value, list) and all(isinstance(one, kind) and not isinstance(one, bool) for one in value)
+    sized = name != "image_size" or (found and all(0 < one <= 2**14 for one in value))
+    return found and sized and len(value) > 0 and (count is None or len(value) in count)
 
 
 def load_weights(model: torch.nn.Module, file: Path) -> None:
