@@ -19,6 +19,7 @@ from randommask.sample import GENOME, sample_path
 from scarce_common_utils.command_line import Option
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.run_folder import to_stderr
+from scarce_common_utils.unpacking import refuse_parquet_bomb
 
 if TYPE_CHECKING:
     from randommask.commands.pretrain import PretrainConfig
@@ -171,6 +172,16 @@ def _rows(config: "PretrainConfig", name: str, *, split: str, flag: str = "--dat
     )
 
 
+def _refuse_parquet(file: Path, *, flag: str) -> None:
+    try:
+        refuse_parquet_bomb(file, str(file), packed=file.stat().st_size)
+    except UserError:
+        raise
+    except Exception as error:  # pyarrow raises kinds of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{flag} names {file}, which cannot be read as parquet ({reason}).") from error
+
+
 def _local(files: Sequence[Path], *, flag: str) -> dict[str, Any]:
     """What `datasets.load_dataset` is told of local files of one kind, all of them its split `train`.
 
@@ -187,5 +198,8 @@ def _local(files: Sequence[Path], *, flag: str) -> dict[str, Any]:
                 f"{flag} names {file}, which is no {kinds[0] if kinds[0] in _BUILDERS else 'csv, tsv, jsonl, parquet or txt'} file. "
                 "Give files of one kind."
             )
+    if kinds[0] == ".parquet":
+        for file in files:
+            _refuse_parquet(file, flag=flag)
     more = {"sep": "\t"} if kinds[0] == ".tsv" else {}
     return {"path": _BUILDERS[kinds[0]], "data_files": [str(file.resolve()) for file in files], **more}

@@ -19,13 +19,11 @@ from typing import Final, NamedTuple
 from randommask.alphabet import FOREIGN, base_codes
 from randommask.data.block_gzip import lacks_end
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.unpacking import refuse_bomb, refuse_parquet_bomb
 
 _PARQUET: Final = b"PAR1"
-_COMPRESSED: Final = {
-    b"\x1f\x8b": ("gzip", gzip.decompress),
-    b"BZh": ("bzip2", bz2.decompress),
-    b"\xfd7zXZ": ("xz", lzma.decompress),
-}
+_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_PIECE: Final = 1 << 20  # bytes unpacked at a time
 _ZSTANDARD: Final = b"\x28\xb5\x2f\xfd"
 _DNA: Final = re.compile("[ACGTUN]{8,}", re.IGNORECASE)  # shorter ones, such as "tag" and "act", may be names
 
@@ -121,6 +119,7 @@ def _parquet_rows(path: Path, raw: bytes, columns: Mapping[str, str]) -> Iterato
             f"{path} is a parquet file, which pyarrow reads. Install it: pip install 'randommask[parquet]'"
         ) from error
     try:
+        refuse_parquet_bomb(path, io.BytesIO(raw), packed=len(raw))
         file = parquet.ParquetFile(io.BytesIO(raw))
         header = list(file.schema_arrow.names)
         for kind, name in columns.items():
@@ -142,7 +141,8 @@ def decompressed(path: Path, packed: bytes | None = None, *, wanted: str = "a CS
         wanted: what a person should give, for errors.
 
     Raises:
-        UserError: the file is missing, a folder, empty, damaged, cut short, or packed by zstd.
+        UserError: the file is missing, a folder, empty, damaged, cut short, packed by zstd, or unpacks to over 100 times its size
+            (and 256 MiB).
     """
     if packed is None and path.is_dir():
         raise UserError(f"{path} is a folder. Name {wanted}.")
@@ -159,8 +159,10 @@ def decompressed(path: Path, packed: bytes | None = None, *, wanted: str = "a CS
             )
         magic = next((magic for magic in _COMPRESSED if raw.startswith(magic)), None)
         if magic is not None:
-            kind, opened = _COMPRESSED[magic]
-            raw = opened(raw)
+            kind = _COMPRESSED[magic]
+            raw = _unpacked(path, raw, kind)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Give the path of {wanted}.") from error
     except EOFError as error:
@@ -185,6 +187,38 @@ def decompressed(path: Path, packed: bytes | None = None, *, wanted: str = "a CS
     if not raw.strip():
         raise UserError(f"{path} is empty. Give {wanted} with at least one row.")
     return raw
+
+
+def _unpacked(path: Path, raw: bytes, kind: str) -> bytes:
+    """All that is packed, piece by piece, so that what was made to fill the memory is refused before it does."""
+    pieces, size = [], 0
+    for piece in _gunzipped(raw) if kind == "gzip" else _streams(raw, kind):
+        size += len(piece)
+        refuse_bomb(path, packed=len(raw), unpacked=size)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _gunzipped(raw: bytes) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _streams(raw: bytes, kind: str) -> Iterator[bytes]:
+    """Streams of bzip2 or xz end to end; what is behind one, padding apart, has to be one: Python's own readers would drop it."""
+    view, place = memoryview(raw), 0
+    while place < len(view):
+        unpacker = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor()
+        while not unpacker.eof:
+            more = view[place : place + _PIECE] if unpacker.needs_input else b""
+            if unpacker.needs_input and not more:
+                raise EOFError(f"{kind} without its end")
+            place += len(more)
+            yield unpacker.decompress(more, _PIECE)
+        place -= len(unpacker.unused_data)
+        while place < len(view) and view[place] == 0:
+            place += 1
 
 
 def _decoded(path: Path, raw: bytes) -> str:

@@ -84,7 +84,7 @@ def _opened(codes: Path, header: Path, *, sources: list[list[str]]) -> tuple[Gen
         genome = mapped_genome(names, starts, codes)
         if codes.stat().st_size != starts[-1] or genome.content_hash != stored["content_hash"]:
             return None, "is damaged"
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
         return None, "is damaged"
     return genome, ""
 

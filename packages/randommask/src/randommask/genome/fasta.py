@@ -22,6 +22,7 @@ import numpy
 from randommask.alphabet import FOREIGN, base_codes
 from randommask.data.block_gzip import END_BLOCK, HEAD, lacks_end
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.unpacking import Measured
 
 _PIECE: Final = 1 << 24  # bytes read at a time
 _GZIP: Final = b"\x1f\x8b"
@@ -44,15 +45,16 @@ def read_fasta(path: Path, *, keep_soft_masked: bool = True) -> Iterator[FastaRe
 
     Raises:
         UserError: the file is missing, a folder, empty, no FASTA, has CR alone at line ends, holds letters of no
-            nucleotide, ends within a gzip stream or without block gzip's end, or names two records alike; file and line are
-            named.
+            nucleotide, ends within a gzip stream or without block gzip's end, unpacks to over 100 times its size (and 256 MiB),
+            or names two records alike; file and line are named.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder. Name the FASTA files in it, such as {path / '*.fa'}.")
     try:
         packed = _is_gzip(path)
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            yield from records_in(file, path=path, keep_soft_masked=keep_soft_masked)
+            bounded = Measured(file, path=path, packed=path.stat().st_size) if packed else file
+            yield from records_in(bounded, path=path, keep_soft_masked=keep_soft_masked)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist. Give the path of a FASTA file.") from error
     except EOFError as error:

@@ -87,8 +87,8 @@ def pretrained_classifier(
             ignore_mismatched_sizes=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise UserError(f"--model is {folder}, which cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # transformers and safetensors raise kinds of their own
+        raise not_loaded(folder, error, named="--model") from error
     mismatched = {item[0] if isinstance(item, tuple | list) else item for item in info["mismatched_keys"]}
     _begin(model, {*info["missing_keys"], *mismatched}, seed=seed)
     refuse_deaf_tokenizer(folder, tokenizer)
@@ -124,6 +124,17 @@ def refuse_deaf_tokenizer(folder: Path, tokenizer: Any, *, named: str = "--model
         )
 
 
+def not_loaded(folder: Path, error: Exception, *, named: str) -> UserError:
+    """What a person is told of a folder that cannot be loaded; code that it brings along is not run unless asked for."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return UserError(
+            f"{named} is {folder}, which needs code that it brings along, and that is not run. If you have read it and trust it, give "
+            "--trust-remote-code."
+        )
+    return UserError(f"{named} is {folder}, which cannot be loaded: {(text.splitlines() or [type(error).__name__])[0]}")
+
+
 def with_labels(config: Any, labels: Sequence[str]) -> Any:
     """The configuration of a classifier with these classes; of a regression without any."""
     config.num_labels = len(labels) or 1
@@ -136,10 +147,11 @@ def with_labels(config: Any, labels: Sequence[str]) -> Any:
 def is_kmer_folder(folder: Path) -> bool:
     """Whether the folder holds a BERT with a k-mer vocabulary: five specials, then k-mers of one length."""
     try:
-        if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") != "bert":
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or config.get("model_type") != "bert":
             return False
         lines = (folder / "vocab.txt").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return len(lines) > 5 and len({len(line) for line in lines[5:]}) == 1 and set("".join(lines[5:])) <= set("ACGT")
 
@@ -156,8 +168,8 @@ def _kmer_classifier(
             folder, config=with_labels(config, labels), dtype=torch.float32, output_loading_info=True
         )
         model, info = loaded
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--model is {folder}, which cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # as above
+        raise not_loaded(folder, error, named="--model") from error
     if config.vocab_size != tokenizer.vocab_size:
         raise UserError(
             f"--model is {folder}, whose config.json has {config.vocab_size} tokens and whose vocab.txt has {tokenizer.vocab_size}."

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertMod
 from randommask.models.masked_bert import MaskedBert
 from randommask.tokenizer import KmerTokenizer
 from randommask.training.chunking import Specials, even_pieces
-from randommask.training.encoders import is_kmer_folder, refuse_deaf_tokenizer, specials_of
+from randommask.training.encoders import is_kmer_folder, not_loaded, refuse_deaf_tokenizer, specials_of
 from randommask.training.quiet import quiet_transformers
 from scarce_common_utils.errors import UserError
 
@@ -86,8 +86,8 @@ def _load(folder: Path, tokenizers: Any, models: Any, *, parts: Sequence[str], *
         with quiet_transformers():
             tokenizer = tokenizers.from_pretrained(folder, **plain)
             model, info = models.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise UserError(f"MODEL is {folder}, which cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # transformers and safetensors raise kinds of their own
+        raise not_loaded(folder, error, named="MODEL") from error
     # Buffers and tied weights are never stored; a pooler is not used.
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     missing = [
