@@ -26,6 +26,7 @@ SPLIT_NAMES = {
     "test": ("test",),
 }
 IMAGE_FOLDERS = {"train": ("train2017", "train2014"), "val": ("val2017", "val2014"), "test": ()}
+KINDS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # no PostScript, which Pillow gives to a program
 LARGEST_IMAGE = 50_000_000  # pixels; more is refused before it is decoded
 
 
@@ -51,7 +52,7 @@ class Archive:
                 self._members = {
                     member.name.removeprefix("./"): (member.offset_data, member.size)
                     for member in tar
-                    if member.isreg()
+                    if member.isreg() and not member.issparse()  # of a sparse one the bytes lie elsewhere
                 }
         except tarfile.TarError as error:
             raise UserError(
@@ -103,13 +104,13 @@ class Boxes:
         """
         name = self.names[index]
         try:
-            with Image.open(io.BytesIO(self.archive.read(name))) as picture:
+            with Image.open(io.BytesIO(self.archive.read(name)), formats=KINDS) as picture:
                 if picture.width * picture.height > LARGEST_IMAGE:
                     raise UserError(
                         f"{name} in {self.archive.path} has {picture.width}x{picture.height} pixels, too many."
                     )
                 return pil_to_tensor(picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"{name} in {self.archive.path} cannot be decoded ({error}).") from error
 
 
@@ -135,7 +136,7 @@ def read_split(archive: Archive, split: str) -> Boxes:
         numbers = {category["id"]: number + 1 for number, category in enumerate(categories)}
         found, left_out = _boxes_by_image(content["annotations"], numbers)
         images = [(image["id"], _file_of(archive, split, image["file_name"])) for image in content["images"]]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{place} in {archive.path} is no COCO annotation file ({error!r}).") from error
     empty = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     pairs = [found.get(number, empty) for number, _ in images]
