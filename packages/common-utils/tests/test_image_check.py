@@ -62,6 +62,7 @@ def test_sizes_and_the_size_that_is_trained_at(photos):
     lines = look_in_words(looked, data="photos")
     assert lines[1] == "sizes: 8x8 (16), 12x10 (1)"
     assert lines[2].startswith("trained at 64x64: the shorter side is resized")
+    assert max(map(len, "\n".join(lines).splitlines())) <= 80
     assert look(photos, image_size=8).training.shape == (1, 8, 8)
     Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=numpy.uint8)).save(
         photos / "train/dog/c.png"
@@ -120,14 +121,16 @@ def test_repeats_across_a_test_part_that_is_held_out(tmp_path):
 def test_large_data_are_looked_at_in_part_and_it_is_said(photos, monkeypatch):
     monkeypatch.setattr(image_check, "SECONDS", 0.0)
     monkeypatch.setattr(image_check, "FIRST", 3)
+    monkeypatch.setattr(image_check, "RUN", 2)
     looked = look(photos)
     assert (looked.count, looked.seen) == (16, 6)  # a turn of each part
-    assert look_in_words(looked, data="photos")[1].startswith("looked at 6 of them, spread evenly")
+    assert look_in_words(looked, data="photos")[1].startswith("looked at 6 of them, spread evenly; what follows")
     assert len(looked.training) == 8  # counts and classes are those of all
 
 
 def test_turns_go_on_to_the_end_while_there_is_time(monkeypatch):
     monkeypatch.setattr(image_check, "FIRST", 2)
+    monkeypatch.setattr(image_check, "RUN", 3)
     part = RawSet(numpy.stack([pixels(number) for number in range(11)]), [0] * 11, ("a", "b"), "here")
     assert sorted(examine(part, seconds=60.0)) == list(range(11))
 

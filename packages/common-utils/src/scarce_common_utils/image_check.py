@@ -34,6 +34,7 @@ from scarce_common_utils.options import ImageDataOptions
 SECONDS = 10.0  # of looking at images
 SECONDS_FOR_SOME = 2.0  # of decoding those that a few steps are measured on
 SOME = 256  # of these, at most, unless a batch needs more
+RUN = 32  # images side by side
 FIRST = 32  # images in the first turn; turns grow while they take less than this
 LEAST_SECONDS = 0.5
 EXAMPLES = 5  # of repeats that are named
@@ -136,7 +137,10 @@ def look_at_images(options: ImageDataOptions, *, seed: int, unlabelled: bool, in
 
 def examine(part: RawSet, *, seconds: float) -> dict[int, Seen | Exception]:
     """What is seen of a part's images, or the exception that each raised, by number; as many as the seconds allow."""
-    order, end = spread_out(len(part.items)), time.monotonic() + seconds
+    # In short runs side by side, since files of many images are read in pieces.
+    runs = -(-len(part.items) // RUN)
+    order = [index for run in spread_out(runs) for index in range(run * RUN, min((run + 1) * RUN, len(part.items)))]
+    end = time.monotonic() + seconds
     found: dict[int, Seen | Exception] = {}
     at_once = FIRST
     while len(found) < len(order) and (not found or time.monotonic() < end):
@@ -179,14 +183,14 @@ def look_in_words(looked: Looked, *, data: str) -> list[str]:
     part = "held out of them for the test" if looked.held_out else "of them the test part"
     lines = [f"{data}: {looked.count:,} images, {kind}; {len(looked.test):,} {part}"]
     if looked.seen < looked.count:
-        lines.append(
-            f"looked at {looked.seen:,} of them, spread evenly; what follows on files and pixels is of these alone"
-        )
+        told = f"looked at {looked.seen:,} of them, spread evenly; what follows on files and pixels is of these alone"
+        lines.append(filled(told))
     common = ", ".join(f"{w}x{h} ({count:,})" for (h, w), count in looked.sizes.most_common(5))
     more = len(looked.sizes) - 5
     lines.append(f"sizes: {common}" + (f" and {more} more" if more > 0 else ""))
     if looked.sizes.keys() != {(height, width)}:
-        lines.append(f"trained at {width}x{height}: the shorter side is resized, the centre cropped out (--image-size)")
+        told = f"trained at {width}x{height}: the shorter side is resized, the centre cropped out (--image-size)"
+        lines.append(filled(told))
     return lines
 
 
@@ -195,7 +199,8 @@ def faults_in_words(looked: Looked) -> list[str]:
     lines = [f"unreadable: {len(looked.unreadable):,}" if looked.unreadable else "unreadable: none"]
     lines += _listed(looked.unreadable, most=BAD_IMAGES_SHOWN)
     kinds = repeats_by_kind(looked)
-    lines.append("repeats by pixels: " + (", ".join(f"{len(some):,} {kind}" for kind, some in kinds.items()) or "none"))
+    counted = ", ".join(f"{len(some):,} {kind}" for kind, some in kinds.items()) or "none"
+    lines.append(filled(f"repeats by pixels: {counted}"))
     for kind, some in kinds.items():
         lines += _listed([_pair(repeat) for repeat in some], most=EXAMPLES, head=f"{kind}:")
     return lines
@@ -265,9 +270,12 @@ def advice(looked: Looked, *, skip: bool, few: int) -> list[str]:
 
 def advice_in_words(told: Sequence[str]) -> str:
     """The sentences one below the other, at most 80 columns."""
-    return "\n".join(
-        textwrap.fill(f"* {sentence}.", 80, subsequent_indent="  ", break_on_hyphens=False) for sentence in told
-    )
+    return "\n".join(filled(f"* {sentence}.") for sentence in told)
+
+
+def filled(text: str) -> str:
+    """Lines of at most 80 columns; names stay whole."""
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def look_as_json(looked: Looked) -> dict[str, Any]:

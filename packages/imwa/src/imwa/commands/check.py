@@ -51,6 +51,8 @@ class CheckConfig(TrainConfig):
     config: Path | None = None
     licence: str | None = None
     push_to_hub: str | None = None
+    licence: str | None = None
+    push_to_hub: str | None = None
 
 
 def check(config: CheckConfig) -> dict[str, Any]:
@@ -193,13 +195,16 @@ def cost_in_words(config: TrainConfig, looked: Looked, numbers: dict[str, Any]) 
     """What the run will cost, at most 80 columns."""
     replicas, episodes = plan_of(config)
     shape = "x".join(map(str, reversed(looked.training.shape[1:])))
-    plan = f"{config.steps:,} of each of {replicas} replicas, {episodes} averages" if replicas > 1 else "of one model"
+    plan = (
+        f"{config.steps:,} steps of each of {replicas} replicas, averages: {episodes}" if replicas > 1 else "one model"
+    )
     lines = [
         f"cost of train --method {config.method} --model {config.model} at {shape},",
         f"measured here on {numbers['steps_measured']} steps ({numbers['device']}, threads: {numbers['threads']}):",
         f"  a step     {time_in_words(numbers['seconds_a_step'])}, of {config.batch_size} images",
-        f"  the run    about {time_in_words(numbers['seconds'])}: {numbers['steps']:,} steps ({plan}),",
-        f"             {numbers['evaluations']} evaluations of {time_in_words(numbers['seconds_an_evaluation'])}",
+        f"  the run    about {time_in_words(numbers['seconds'])}: {numbers['steps']:,} steps, {numbers['evaluations']} evaluations of "
+        f"{time_in_words(numbers['seconds_an_evaluation'])}",
+        f"  the plan   {plan}",
     ]
     if numbers["seconds_of_decoding_a_step"]:
         lines.append(

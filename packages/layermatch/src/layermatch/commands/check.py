@@ -43,9 +43,8 @@ def check(config: CheckConfig) -> dict[str, Any]:
     names = looked.training.class_names
     print("\n" + table(["class", *counts], class_rows(counts, names)))
     without = int((looked.training.labels < 0).sum())
-    print(
-        f"{len(labelled):,} labels are used; {without:,} training images have none. Every training image is unlabelled data too."
-    )
+    print(f"labels used: {len(labelled):,}; training images without a known label: {without:,}")
+    print("Every training image counts as unlabelled besides.")
     print("\n" + "\n".join(faults_in_words(looked)))
     job = some_job(config, looked, labelled)
     with threads(job.config.threads):

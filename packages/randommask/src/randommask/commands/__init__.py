@@ -1,4 +1,4 @@
-"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`, `observe`, `overlap`, `doctor`, `show`."""
+"""The command line: `randommask pretrain`, `finetune`, `gue`, `embed`, `score`, `observe`, `overlap`, `check`, `doctor`, `show`."""
 
 import sys
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 is success, 2 a person's mistake, told in one line on standard error.
     """
+    from randommask.commands.check import CHECK_HINTS, CheckConfig, check
     from randommask.commands.doctor import doctor
     from randommask.commands.embed import EMBED_HINTS, EmbedConfig, embed
     from randommask.commands.finetune import FINETUNE_HINTS, FinetuneConfig, finetune
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "score": Command(score, ScoreConfig, SCORE_HINTS),
         "observe": Command(observe, ObserveConfig, OBSERVE_HINTS),
         "overlap": Command(overlap, OverlapConfig, FINETUNE_HINTS),
+        "check": Command(check, CheckConfig, CHECK_HINTS),
         "doctor": Command(doctor, DoctorConfig),
         "show": Command(show, ShowConfig),
     }

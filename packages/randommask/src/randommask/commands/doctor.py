@@ -144,9 +144,10 @@ def _probability(masking: Masking, width: int) -> float:
 def _floor(run: Run, width: int) -> float:
     """Nats that a perfect model pays at a width; 0 where no closed form says it: narrow masks, and widths that are drawn."""
     k = run.options["k"]
-    if width < k - 1 or run.options["method"] == "uniform":
+    overlap = run.options.get("overlap") is not False
+    if overlap and (width < k - 1 or run.options["method"] == "uniform"):
         return 0.0
-    return loss_floor(width, _probability(_masking(run), width), k=k)
+    return loss_floor(width, _probability(_masking(run), width), k=k, overlap=overlap)
 
 
 def _expected_share(run: Run, width: int) -> float:
@@ -159,8 +160,10 @@ def _expected_share(run: Run, width: int) -> float:
     tokens, k = options["tokens"], options["k"]
     lengths = [tokens]
     if options["windows"] == "dnabert":  # half of them full, half of a length drawn evenly; ten stand for these
-        full = tokens + k - 1
-        drawn_lengths = [max(int((number + 0.5) / 10 * full), k) - k + 1 for number in range(10)]
+        overlap = options.get("overlap") is not False
+        full = tokens + k - 1 if overlap else tokens * k
+        drawn_bases = [max(int((number + 0.5) / 10 * full), k) for number in range(10)]
+        drawn_lengths = [bases - k + 1 if overlap else bases // k for bases in drawn_bases]
         lengths = [*drawn_lengths, *[tokens] * 10]
     chance = _probability(masking, width)
     shares = {length: masked_share(drawn, chance, tokens=length) for length in set(lengths)}

@@ -7,6 +7,7 @@ Letters   N rows, P pieces, T tokens, K classes.
 """
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from randommask.training.chunking import collate_pieces, even_pieces, pooled
 from randommask.training.classification import Score, score
@@ -32,7 +34,9 @@ from randommask.training.pretraining import Placement
 from randommask.training.processes import share_of_batch
 from randommask.training.quiet import quiet_transformers
 from randommask.training.regression import Fit, fit
+from randommask.training.step_clock import STEPS, StepClock
 from scarce_common_utils.checkpoints import adopt_folder
+from scarce_common_utils.costs import Cost
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.progress import Progress
 
@@ -164,6 +168,22 @@ def finetune(
     with suppress(OSError):  # holds something, or another process was first
         scratch.rmdir()
     return watcher.tuned()
+
+
+def measure_steps(
+    model: Any, train: Encoded, *, tuning: Tuning, placement: Placement, seed: int, scale: Scale | None
+) -> Cost:
+    """Cost of a step, measured on a few that are trained as `finetune` does and forgotten; nothing is written but a folder for a moment."""
+    clock = StepClock(placement.device)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = _arguments(Path(folder), tuning=tuning, placement=placement, total=STEPS, seed=seed)
+        arguments.save_strategy = IntervalStrategy.NO
+        trainer = _PoolingTrainer(model, arguments, data_collator=train.collate, train_dataset=train, callbacks=[clock])
+        trainer.scale = scale
+        trainer.model_accepts_loss_kwargs = False
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return clock.cost()
 
 
 def predict(
@@ -325,5 +345,6 @@ class _Watcher(TrainerCallback):
             return
         source = self.checkpoints / "trainer" / f"checkpoint-{state.global_step}"
         torch.save({"best": self.best, "history": self.history}, source / _BEST)
-        (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that names folders of this machine; nothing reads it
+        # A pickle that names folders of this machine; nothing reads it.
+        (source / "training_args.bin").unlink(missing_ok=True)
         adopt_folder(source, self.checkpoints, step=state.global_step)

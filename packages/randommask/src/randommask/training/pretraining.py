@@ -9,6 +9,7 @@ Source    DNABERT's README and MultiMolecule's card: beta2 0.98, learning rate 4
 
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from randommask.collator import RandomMaskCollator
 from randommask.genome.windows import GenomeWindows
@@ -25,8 +27,10 @@ from randommask.masking import IGNORED
 from randommask.numbering import NumberedExample
 from randommask.schedule import MaskSchedule, Phase
 from randommask.training.processes import share_of_batch
+from randommask.training.step_clock import STEPS, StepClock
 from randommask.training.trainer import RandomMaskTrainer
 from scarce_common_utils.checkpoints import adopt_folder
+from scarce_common_utils.costs import Cost
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.finite import named, not_finite, refuse_not_finite
 from scarce_common_utils.progress import Progress
@@ -130,6 +134,39 @@ def pretrain(
     if request.signal is not None and trainer.state.global_step < optimisation.steps:
         kept = f"Step {trainer.state.global_step} of {optimisation.steps} is kept"
         raise Stopped(request.signal, f"{kept}; --resume with the run folder goes on from it.")
+
+
+def measure_steps(
+    model: Any,
+    windows: GenomeWindows,
+    *,
+    collator: RandomMaskCollator,
+    optimisation: Optimisation,
+    placement: Placement,
+) -> Cost:
+    """Cost of a step, measured on a few that are trained as `pretrain` does and forgotten; nothing is written but a folder for a moment.
+
+    Args:
+        model: moved to the device, and trained.
+        windows: as in `pretrain`.
+        collator: at a fixed width.
+        optimisation: its number of steps is not used.
+        placement: as there.
+    """
+    clock = StepClock(placement.device)
+    with tempfile.TemporaryDirectory() as folder:
+        few = optimisation._replace(steps=STEPS)
+        arguments = training_arguments(
+            Path(folder), optimisation=few, placement=placement, log_every=STEPS, save_every=STEPS, seed=collator.seed
+        )
+        arguments.save_strategy = IntervalStrategy.NO
+        trainer = RandomMaskTrainer(
+            model, arguments, data_collator=collator, train_dataset=windows, shuffle=windows.recipe == "strided"
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(clock)
+        trainer.train()
+    return clock.cost()
 
 
 def _logging_state(checkpoint: Path) -> dict[str, Any]:
@@ -237,7 +274,8 @@ class _Watcher(TrainerCallback):
         args.distributed_state.wait_for_everyone()  # until each process has put its random state in
         if state.is_world_process_zero:
             torch.save(self.logging(), source / _LOGGING)
-            (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that names folders of this machine; nothing reads it
+            # A pickle that names folders of this machine; nothing reads it.
+            (source / "training_args.bin").unlink(missing_ok=True)
             adopt_folder(source, self.watch.checkpoints, step=state.global_step, keep=self.watch.keep)
 
 
