@@ -181,7 +181,7 @@ def test_single_is_imwa_with_one_replica(pictures, tmp_path, no_figures):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Runs are compared in numbers; drawing, and BatchNorm on 20 batches instead of 2, take most of a small run's time."""
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *args, **kwargs: [])
     monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 

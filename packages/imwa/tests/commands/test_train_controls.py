@@ -32,7 +32,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *args, **kwargs: [])
     monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
@@ -76,7 +76,7 @@ def test_one_replica_with_a_moving_average_is_the_plain_run_with_it(pictures, tm
 def warm_single(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm") / "single"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+        patch.setattr("imwa.commands.outcome.draw_figures", lambda *args, **kwargs: [])
         return run(pictures, ["--method", "single", *SMALL, "--warm-up", "0.2"], folder)
 
 

@@ -36,7 +36,7 @@ BOTH = ["--tau", "1.5", "--retrain-steps", "12"]
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *arguments, **named: [])
     monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 
@@ -58,7 +58,7 @@ def corrected_run(tmp_path_factory):
     """A run with both, and what it printed."""
     folder, printed = tmp_path_factory.mktemp("corrected") / "run", io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+        patch.setattr("imwa.commands.outcome.draw_figures", lambda *arguments, **named: [])
         patch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
         assert main([*RUN, *BOTH, "--out", str(folder)]) == 0
     return folder, printed.getvalue()

@@ -44,7 +44,7 @@ def few_batches(monkeypatch):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *args, **kwargs: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *args, **kwargs: [])
 
 
 def lines(run):

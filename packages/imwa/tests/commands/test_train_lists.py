@@ -26,7 +26,7 @@ RUN = [
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *arguments, **named: [])
     monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 

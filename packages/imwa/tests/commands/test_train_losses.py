@@ -29,7 +29,7 @@ RUN += ["--checkpoint-every", "3", "--evaluate-every", "10"]
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *arguments, **named: [])
     monkeypatch.setattr("imwa.commands.job.BATCHES_FOR_NORMS", 2)
 
 

@@ -3,7 +3,7 @@
 
 def trained(words):
     """Exit code of `imwa WORDS`."""
-    from imwa.commands import main, train
+    from imwa.commands import main, outcome
 
-    train.draw_figures = lambda *arguments, **named: []
+    outcome.draw_figures = lambda *arguments, **named: []
     return main(words)
