@@ -51,7 +51,7 @@ for name, words in json.loads(sys.argv[2]):
         codes.append(main(words))
     except SystemExit as end:
         codes.append(end.code)
-    written = (folder / name / "result.json").exists() or (folder / name / "table.md").exists()
+    written = any((folder / name / end).exists() for end in ("result.json", "table.md", "comparison.json"))
     (folder / f"{name}-{rank}.json").write_text(json.dumps({"seen": seen, "written": written}))
 print("codes", codes)
 sys.stdout.flush(); sys.stderr.flush()
@@ -68,6 +68,8 @@ GUE = [
     *("--steps", "4", "--k", "3", "--batch-size", "4", "--dropout", "0", "--learning-rate", "1e-3", "--seeds", "1"),
     "--no-regressions",
 ]
+
+OVERLAP = ["--k", "3", "--steps", "2", "--batch-size", "4", "--dropout", "0", "--seeds", "1", "--no-equal-tokens"]
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -98,6 +100,7 @@ def pair(tmp_path_factory):
         ],
         "finetune-cut": ["finetune", "--resume", str(folder / "finetune-cut")],
         "gue-whole": ["gue", "--data", str(folder / "GUE"), *GUE],
+        "overlap-whole": ["overlap", str(task / "train.csv"), *OVERLAP],
     }
     shared = os.environ | {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
@@ -212,6 +215,17 @@ def test_gue_is_that_of_one_process(pair, tmp_path):
     name = "records/gue-mouse-2/scratch/seed-000.json"
     two, one = (json.loads((at / name).read_text())["numbers"] for at in (folder / "gue-whole", tmp_path / "one"))
     assert two == one
+
+
+def test_two_processes_compare_overlap_in_one_run_folder(pair):
+    folder, _, told = pair
+    out = folder / "overlap-whole"
+    found = json.loads((out / "comparison.json").read_text())
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["figures", "runs"]
+    for arm in ("overlapping", "side-by-side"):
+        record = json.loads((out / "runs" / arm / "seed-000" / "result.json").read_text())
+        assert record["numbers"]["mcc_last"] == found["arms"][arm]["mcc_last"]["mean"]
+        assert told[0][1].count(f"randommask: {arm}, seed 0: mcc_last") == 1
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
