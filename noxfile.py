@@ -189,7 +189,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def faults(session: nox.Session) -> None:
-    """Kill, signal, cut and refuse real runs, and compare them bit for bit: `-- --size small|large [--rows 1] [--packages imwa]`."""
+    """Kill, signal, cut and refuse real runs, and compare them bit for bit: `-- --size small|large --rows 1 --packages imwa --from 200`."""
     install(session, *METHODS, extras="vision,hf")
     session.run(
         "python", "-m", "faults", *session.posargs, env={**TEST_ENVIRONMENT, "PYTHONPATH": str(ROOT / "benchmarks")}

@@ -9,7 +9,7 @@ import torch
 
 from faults.children import Child, Ended, Fault, from_the_shell
 from faults.comparing import differences
-from faults.jobs import Job, make_images, words_of
+from faults.jobs import JOBS, Job, make_images, words_of
 from scarce_common_utils.streams import stream
 
 
@@ -26,10 +26,10 @@ class Row(NamedTuple):
 
 
 class Bench:
-    """One package under test, in `scratch`."""
+    """One package under test, in `scratch`; with `every_shell` each row runs a command from the shell, else the packages take turns."""
 
-    def __init__(self, job: Job, scratch: Path) -> None:
-        self.job, self.scratch = job, scratch
+    def __init__(self, job: Job, scratch: Path, *, every_shell: bool = True) -> None:
+        self.job, self.scratch, self.every_shell = job, scratch, every_shell
         self._whole: dict[int, tuple[Path, float]] = {}
         scratch.mkdir(parents=True, exist_ok=True)
 
@@ -62,6 +62,11 @@ class Bench:
         """Run a command from the shell."""
         return from_the_shell(self.job.package, words, folder=self.scratch)
 
+    def by_shell(self, row: int, case: int, *, first: int = 0) -> bool:
+        """Whether a case's command is to be run from the shell (4 to 9 CPU seconds): `first` is, of one package a row or of each."""
+        mine = row % len(JOBS) == list(JOBS).index(self.job.package)
+        return case == first and (self.every_shell or mine)
+
     def folder(self, name: str) -> Path:
         """A path that is free, for a run."""
         path = self.scratch / name
@@ -69,8 +74,13 @@ class Bench:
         return path
 
     def go_on(self, folder: Path, form: int, *, shell: bool = False) -> list[str]:
-        """Bring a run to its end, from wherever it was left, and compare it with the whole one."""
+        """Bring a run to its end, from wherever it was left, and compare it with the whole one.
+
+        One that was stopped before its configuration stood has to be begun anew, in another folder.
+        """
         begun = (folder / "config.json").is_file()
+        if not begun:
+            folder = self.folder(f"again-{folder.name}")
         words = [self.job.words[0], "--resume", str(folder)] if begun else [*self.words(form), "--out", str(folder)]
         ended = self.shell(words) if shell else self.run(words)
         if ended.code != 0:

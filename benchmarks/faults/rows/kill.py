@@ -32,7 +32,7 @@ def case(bench: Bench, number: int) -> list[str]:
             sleep_in(child, uniform(generator, 0.1, 0.9) * seconds / (1 if kills == 1 else 3))
         child.send(signal.SIGKILL)
         child.wait()
-    return bench.go_on(folder, form, shell=number == 0)
+    return bench.go_on(folder, form, shell=bench.by_shell(1, number))
 
 
 def being_written(folder: Path) -> bool:

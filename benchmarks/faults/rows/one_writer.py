@@ -14,9 +14,10 @@ def count(bench: Bench, size: str) -> int:
 
 
 def case(bench: Bench, number: int) -> list[str]:
-    """Five kinds in turn."""
+    """Five kinds in turn, and the forms; the run of the first holder that was killed goes on from the shell."""
     form = number // len(KINDS) % len(bench.job.forms)
-    return KINDS[number % len(KINDS)](bench, bench.folder(f"shared-{number}"), form)
+    kind, folder = KINDS[number % len(KINDS)], bench.folder(f"shared-{number}")
+    return kind(bench, folder, form)
 
 
 def started_together(bench: Bench, folder: Path, form: int) -> list[str]:
@@ -55,7 +56,7 @@ def holder_killed(bench: Bench, folder: Path, form: int) -> list[str]:
     child.wait_for(lambda: (folder / "metrics.jsonl").is_file())
     child.send(signal.SIGKILL)
     child.wait()
-    return bench.go_on(folder, form, shell=True)
+    return bench.go_on(folder, form, shell=bench.by_shell(10, form))
 
 
 def used_folder(bench: Bench, folder: Path, form: int) -> list[str]:

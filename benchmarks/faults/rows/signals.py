@@ -47,7 +47,7 @@ def case(bench: Bench, number: int) -> list[str]:
         found.append(f"no sentence said so, but {ended.last!r}")
     if "is kept" in ended.last and not checkpoints(folder):
         found.append(f"it said {ended.last!r}, and no checkpoint is there")
-    return found + bench.go_on(folder, form, shell=number == 0)
+    return found + bench.go_on(folder, form, shell=bench.by_shell(7, number))
 
 
 def children_of_group(parent: int) -> list[int]:

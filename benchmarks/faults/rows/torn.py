@@ -96,7 +96,7 @@ def command(bench: Bench, folder: Path, number: int) -> list[str]:
         for mine, theirs in zip(files, files_of(other), strict=False):
             mine.write_bytes(theirs.read_bytes())
     words = [bench.job.words[0], "--resume", str(folder)]
-    ended = bench.shell(words) if number == 0 else bench.run(words)
+    ended = bench.shell(words) if bench.by_shell(3, number) else bench.run(words)
     found = []
     if ended.code != 0:
         return [f"{file.name}, kind {kind}: going on ended with {ended.code}: {ended.last}"]
