@@ -117,7 +117,7 @@ def counted(config: FaultsConfig, packages: tuple[str, ...]) -> list[dict[str, A
 def one_package(config: FaultsConfig, package: str, *, scratch: Path) -> list[dict[str, Any]]:
     """Counts of each row over one package."""
     job = JOBS[package]
-    prepare((*SHARED, *job.loads))
+    prepare((*SHARED, *job.loads, "faults.__main__"))  # which multiprocessing runs in each child, under another name
     bench = Bench(job, scratch / package, every_shell=config.size == "large" or bool(config.rows))
     return [row_over(bench, ROWS[number], config) for number in config.rows or ROWS]
 

@@ -188,7 +188,9 @@ _OF_IMAGES = (
 )
 STRANGERS: dict[str, tuple[Stranger, ...]] = {
     "layermatch": (
-        *_on_resume("train", *_in_checkpoint("model"), *_OF_IMAGES, partial(of_value, "format", "layermatch-training-1")),
+        *_on_resume(
+            "train", *_in_checkpoint("model"), *_OF_IMAGES, partial(of_value, "format", "layermatch-training-1")
+        ),
         *(Stranger(partial(of_model, edit), _PREDICT) for edit in (taller_head, renamed, more, coarser)),
         Stranger(partial(of_json, "model/config.json", one_class_less), _PREDICT),
     ),

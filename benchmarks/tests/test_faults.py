@@ -215,7 +215,10 @@ def test_each_operation_of_a_save_can_be_made_to_fail(tmp_path):
     names = [line.split()[0] for line in file.read_text().splitlines()]
     assert {"open", "write", "fsync", "os.rename"} <= set(names)
     for place, name in enumerate(names):
-        for number, codes in ((errno.ENOSPC, (0,) if name == "os.mkdir" else (2,)), (0, (-9,))):  # the folder is there already
+        for number, codes in (
+            (errno.ENOSPC, (0,) if name == "os.mkdir" else (2,)),
+            (0, (-9,)),
+        ):  # the folder is there already
             folder, ended = saved_under(tmp_path, place, number)
             assert ended in codes, (name, number)
             assert newest_checkpoint(folder, lambda sentence: None) is not None
