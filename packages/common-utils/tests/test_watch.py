@@ -146,3 +146,14 @@ def test_a_dead_loading_process_ends_a_command_in_a_sentence(text, capsys):
     assert run_commands("prog", "0", {"work": Command(work, RunOptions)}, ["work"]) == 2
     assert capsys.readouterr().err.startswith("prog: A process that loads data (123) was killed or stopped.")
     assert dead_worker(RuntimeError("DataLoader timed out")) is None
+
+
+def test_a_loading_process_that_is_gone_with_a_batch_ready_is_one_that_died(tmp_path):
+    place = tmp_path / "torch" / "multiprocessing"
+    place.mkdir(parents=True)
+    for name, is_one in (("reductions.py", True), ("other.py", False)):
+        file = place / name
+        code = compile("raise ConnectionResetError(104, 'Connection reset by peer')", str(file), "exec")
+        with pytest.raises(ConnectionResetError) as caught:
+            exec(code)
+        assert (dead_worker(caught.value) is not None) is is_one

@@ -83,16 +83,14 @@ def run_commands(name: str, version: str, commands: Mapping[str, Command], argv:
         kept = stopped.kept or "With --resume and its run folder the run goes on from its last checkpoint."
         print(f"{name}: stopped by {stopped.signal.name}. {kept}", file=sys.stderr)
         return stopped.exit_code
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         sentence = dead_worker(error)
-        if sentence is None:
-            raise
-        print(f"{name}: {sentence}", file=sys.stderr)
-        return _PARSE_ERRORS
-    except BrokenPipeError:
-        return 0
-    except OSError as error:
-        if error.filename is None:
+        if sentence is not None:
+            print(f"{name}: {sentence}", file=sys.stderr)
+            return _PARSE_ERRORS
+        if isinstance(error, BrokenPipeError):
+            return 0
+        if not isinstance(error, OSError) or error.filename is None:
             raise  # not of a file that a person could do anything about
         print(f"{name}: {error.filename}: {error.strerror}. What was written before stays as it is.", file=sys.stderr)
         return _PARSE_ERRORS

@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 SILENCE = 20.0  # seconds
 STOPPED = 10.0
 _BEAT = 1.0
+_HANDED_OVER = os.path.join("torch", "multiprocessing", "reductions")  # where a worker's memory is asked for
 _ANSWER = 10.0  # seconds that the store is waited for
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal|exited unexpectedly)")
 
@@ -159,12 +161,15 @@ def stopped_workers_end() -> Iterator[None]:
 
 
 def dead_worker(error: BaseException) -> str | None:
-    """The sentence on a loading process that died, where torch's error says that one did."""
+    """The sentence on a loading process that died, where torch's error says that one did, or none answers that has a batch ready."""
     found = _WORKER.search(str(error))
-    if found is None:
+    frames = traceback.extract_tb(error.__traceback__)
+    unanswered = isinstance(error, OSError | EOFError) and any(_HANDED_OVER in frame.filename for frame in frames)
+    if found is None and not unanswered:
         return None
+    which = f" ({found[1]})" if found else ""
     return (
-        f"A process that loads data ({found[1]}) was killed or stopped. The machine may be short of memory, or of shared memory "
+        f"A process that loads data{which} was killed or stopped. The machine may be short of memory, or of shared memory "
         "(/dev/shm). Go on with --resume and fewer --workers; 0 loads in the run itself."
     )
 

@@ -7,6 +7,7 @@ Letters   B labelled, U unlabelled images of this process, C channels, H W pixel
 
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from .batches import Batch, Batches, Places, known_truth
 
 StartMethod = Literal["fork", "spawn", "forkserver"]
 MOST_WORKERS = 8
+_LEAVING = 5.0  # seconds that a worker whose connections are closed may take to be gone
 
 
 class StreamedBatches(Batches):
@@ -171,7 +173,14 @@ def read_in_order(
                 found = next(reader)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (
+                RuntimeError,
+                OSError,
+                EOFError,
+            ) as error:  # the last two where a batch lay ready in a worker that is gone
+                end = time.monotonic() + (0.0 if isinstance(error, RuntimeError) else _LEAVING)
+                while not _dead(reader) and time.monotonic() < end:
+                    time.sleep(0.05)
                 if not _dead(reader):
                     raise
                 raise UserError(_death(reader, workers)) from error
