@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,35 @@ def test_four_processes_write_the_run_of_one(alone, tmp_path):
     assert ["Run folder:" in said for said in printed] == [True, False, False, False]
     folders = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert folders == [f"process-{rank}-of-{processes}" for rank in range(processes)]
+
+
+def test_stages_of_one_replica_are_those_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    words = [*WORDS, "--shared-start", "0.3", "--average-until", "0.8", "--ensemble", "--deterministic"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*words, "--out", str(one)]) == 0
+    codes, printed = finished(2, tmp_path / "said", trained, [*words, "--checkpoint-every", "1", "--out", str(two)])
+    assert codes == [0, 0], printed
+    assert lines(two) == lines(one)
+    assert numbers(two) == numbers(one)
+    assert same_model(two, one)
+    # every process trained the single replica to the same bits, before the replicas and behind them
+    newest = [sorted((two / "checkpoints").glob(f"process-{rank}-of-2/step-*.pt"))[-1] for rank in (0, 1)]
+    states = [torch.load(path, weights_only=True)["iterative"] for path in newest]
+    live = [state["live"]["model"]["tensors"] for state in states]
+    assert all(torch.equal(value, live[1][name]) for name, value in live[0].items())
+    assert torch.equal(states[0]["streams"][0], states[1]["streams"][0])
+    (two / "result.json").unlink()
+    for rank in (0, 1):
+        shutil.rmtree(two / "model", ignore_errors=True)
+        folder = two / "checkpoints" / f"process-{rank}-of-2"
+        for path in sorted(folder.glob("step-*"))[2:]:  # the file and its digests: of the oldest that is kept
+            path.unlink()
+    codes, printed = finished(2, tmp_path / "again", trained, ["train", "--resume", str(two)])
+    assert codes == [0, 0], printed
+    assert "goes on at step" in printed[0]
+    assert lines(two) == lines(one)
+    assert same_model(two, one)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc")

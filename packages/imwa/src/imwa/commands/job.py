@@ -325,7 +325,7 @@ def _build_state(config: "TrainConfig", model: nn.Module, device: torch.device, 
             optimizer_state=config.optimizer_state,
             carry={"scaler": scaler},
             average={} if ema is None else {"ema": ema.model},
-            group=together.group,
+            group=together.group if stage.replicas > 1 else None,  # one replica is trained by every process alike
             deterministic=config.deterministic,
             batch_norm=config.batch_norm,
             on_nan=config.on_nan.replace("-", " "),

@@ -283,11 +283,6 @@ def refuse_company(config: TrainConfig, together: Company) -> None:
             f"{together.size} processes were started, but --method {config.method} trains {replicas} "
             f"replica{'s' if replicas > 1 else ''}, and each process needs one. Start {replicas}, or raise --replicas."
         )
-    if not together.alone and (config.shared_start or config.average_until < 1.0):
-        raise UserError(
-            f"{together.size} processes were started, and --shared-start and --average-until train one replica for a part of "
-            "the run. Start 1 process."
-        )
 
 
 def tell(config: TrainConfig, job: Job) -> None:
@@ -331,8 +326,7 @@ def fit(run: RunFolder, job: Job, together: Company) -> None:
         state = job.state.state_dict(digest=run.digest, version=__version__)
         save_checkpoint(checkpoints, step=job.state.done, state=state)
 
-    own = job.replicas if together.alone else len(job.state.iterative.own)
-    total, done = job.cost * own // job.replicas, job.state.done * own // job.replicas
+    total, done = job.state.own_steps, job.state.own_steps_until(job.state.done)
     progress = Progress(total, "steps", label="imwa", start=done) if together.first else nullcontext(Silence())
     with progress as bar, stop_requests() as request:
         around = Surroundings(

@@ -5,7 +5,8 @@ order in which they train. Everything that is logged of a step comes before a ch
 episode's last step is written after its average was evaluated. So a resumed run repeats no line and misses none.
 
 With several processes each trains its own replicas; lines and accuracies come together in process 0 at an episode's end, in
-the order in which one process would have written them, and checkpoints are taken at ends of episodes alone.
+the order in which one process would have written them, and checkpoints are taken at ends of episodes alone. A stage of one
+replica is trained by every process alike, from the same random states; process 0's lines are those that count.
 """
 
 import math
@@ -26,6 +27,7 @@ from imwa.training.state import TrainingState
 from imwa.training.step import train_step
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.finite import named, not_finite, refuse_not_finite
+from scarce_common_utils.random_state import capture_random_state, restore_random_state
 from scarce_common_utils.signals import Stopped
 
 
@@ -103,10 +105,13 @@ def train(state: TrainingState, schedule: Schedule, *, around: Surroundings) -> 
     loop = _Loop(state, schedule, around)
     first = state.stage
     for number in range(first, len(state.stages)):
-        if number > first:  # replica 0 goes on with its random stream
-            own = state.iterative.generator(0).get_state()
+        if number > first:  # replica 0 goes on with its random stream, which only its process knows
+            random = (state.iterative.generator(0).get_state(), capture_random_state())
+            own, everywhere = around.company.first_does(lambda random=random: random)
             state.stage = number
             state.iterative.generator(0).set_state(own)
+            if not around.company.first:
+                restore_random_state(everywhere)
         state.iterative.after_average = loop.on_average
         for replica in state.iterative:
             before = state.before + state.iterative.plan.border(replica.episode) * state.iterative.plan.replicas
@@ -202,6 +207,7 @@ class _Loop:
         state, around, plan = self.state, self.around, self.state.iterative.plan
         begin, state.done = (state.before + plan.border(number) * plan.replicas for number in (episode, episode + 1))
         everyone = around.company.gather((self.pending, state.replica_accuracies))
+        everyone = everyone if plan.replicas > 1 else everyone[:1]
         self.pending, state.replica_accuracies = [], []
         last = self.is_last_stage and episode == plan.episodes - 1
         if last and state.ensemble is not None:

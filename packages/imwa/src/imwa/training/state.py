@@ -61,6 +61,19 @@ class TrainingState:
         """Optimizer steps of all stages before this one."""
         return sum(stage.cost for stage, _ in self.stages[: self.stage])
 
+    @property
+    def own_steps(self) -> int:
+        """Optimizer steps of this process in all."""
+        return self.own_steps_until(sum(stage.cost for stage, _ in self.stages))
+
+    def own_steps_until(self, done: int) -> int:
+        """Optimizer steps of this process, of `done` over all replicas; within an episode of several replicas a fair share."""
+        found = 0
+        for stage, iterative in self.stages:
+            found += min(done, stage.cost) * len(iterative.own) // stage.replicas
+            done = max(0, done - stage.cost)
+        return found
+
     def state_dict(self, *, digest: str, version: str) -> dict[str, Any]:
         """Plain tensors and numbers, with what they belong to: the run's `digest` and the package's `version`."""
         return {
