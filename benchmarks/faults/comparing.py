@@ -26,7 +26,7 @@ def differences(one: Path, other: Path) -> list[str]:
     if newest[0] is None or newest[1] is None or newest[0].name != newest[1].name:
         found.append(f"newest checkpoints are {newest[0]} and {newest[1]}")
     else:
-        found += [f"{newest[0].name}: {place} differs" for place in _states_differ(newest[0], newest[1])]
+        found += [f"{newest[0].name}: {place} differs" for place in states_differ(newest[0], newest[1])]
     return found
 
 
@@ -62,7 +62,8 @@ def _files_differ(one: Path, other: Path) -> list[str]:
     ]
 
 
-def _states_differ(one: Path, other: Path) -> list[str]:
+def states_differ(one: Path, other: Path) -> list[str]:
+    """Places at which two checkpoints, files or folders, differ."""
     if one.is_file():
         mine, theirs = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
         return _walk(plain(mine), plain(theirs), "state")
