@@ -24,7 +24,20 @@ from faults.bench import Bench, Row
 from faults.children import cpu_seconds, prepare
 from faults.jobs import JOBS, SHARED
 from faults.parts import add_up, closing_table
-from faults.rows import failing_files, fuzzed, golden, kill, mismatch, one_writer, poisoned, signals, torn
+from faults.rows import (
+    data_order,
+    death,
+    failing_files,
+    fuzzed,
+    golden,
+    kill,
+    mismatch,
+    non_finite,
+    one_writer,
+    poisoned,
+    signals,
+    torn,
+)
 from scarce_common_utils.checkpoints import write_atomically
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.run_folder import to_stderr
@@ -32,8 +45,8 @@ from scarce_common_utils.run_folder import to_stderr
 ROWS: dict[int, Row] = {
     row.number: row
     for row in (
-        *(kill.ROW, failing_files.ROW, torn.ROW, poisoned.ROW, fuzzed.ROW),
-        *(signals.ROW, one_writer.ROW, mismatch.ROW, golden.ROW),
+        *(kill.ROW, failing_files.ROW, torn.ROW, poisoned.ROW, fuzzed.ROW, data_order.ROW),
+        *(signals.ROW, non_finite.ROW, death.ROW, one_writer.ROW, mismatch.ROW, golden.ROW),
     )
 }
 FAULT_FOUND = 2
