@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy
 import torch
 from torch import Tensor
 
-from scarce_common_utils.image_decoding import IMAGES_AT_ONCE, attempt_all, decode, spread_out, usable_cores
+from scarce_common_utils.image_decoding import IMAGES_AT_ONCE, attempt_all, decode, fit, spread_out, usable_cores
 from scarce_common_utils.image_reading import (
     BAD_IMAGES_SHOWN,
     SIDE_WHERE_SIZES_DIFFER,
@@ -152,7 +153,7 @@ def examine(part: RawSet, *, seconds: float) -> dict[int, Seen | Exception]:
 
 
 def some_in_memory(images: StoredImages, looked: Looked, *, least: int, wanted: Tensor) -> ImageSet:
-    """A few of the images, decoded, to measure on: those `wanted`, and others spread evenly over all.
+    """A few of the images, decoded, to measure on: those `wanted`, and others spread evenly over all; without bad ones.
 
     Args:
         images: one of the two parts.
@@ -164,8 +165,12 @@ def some_in_memory(images: StoredImages, looked: Looked, *, least: int, wanted: 
     count = min(len(images), max(least, min(SOME, affordable)))
     spread = torch.arange(count) * len(images) // max(count, 1)
     some = images.take(torch.cat([wanted, spread]).unique())
-    pixels = some.read(torch.arange(len(some)))
-    return ImageSet(pixels, some.labels, some.class_names, some.place, some.mirrored, some.names)
+    pixels = dict(attempt_all(some.items, partial(_fitted, shape=images.shape), indices=some.numbers.tolist()))
+    # Of a set that was seen in part a bad one may turn up here only.
+    good = [place for place, number in enumerate(some.numbers.tolist()) if isinstance(pixels[number], Tensor)]
+    some = some.take(torch.tensor(good, dtype=torch.int64))
+    stacked = torch.stack([torch.as_tensor(pixels[number]) for number in some.numbers.tolist()])
+    return ImageSet(stacked, some.labels, some.class_names, some.place, some.mirrored, some.names)
 
 
 def first_of_each(labels: Tensor, places: Tensor) -> Tensor:
@@ -297,6 +302,10 @@ def look_as_json(looked: Looked) -> dict[str, Any]:
         "in_memory": looked.in_memory,
         "bytes_of_images": looked.memory,
     }
+
+
+def _fitted(item: Any, *, shape: tuple[int, int, int]) -> Tensor:
+    return torch.from_numpy(fit(decode(item), shape=shape))
 
 
 def _seen(item: Any) -> Seen:

@@ -57,6 +57,7 @@ def test_importing_costs_under_0_3_cpu_seconds_over_torch(imported):
 def test_help_and_the_answer_to_a_misspelt_option_load_no_torch():
     code = (
         "import sys; from layermatch.commands import main\n"
+        "for word in ('check', 'doctor', 'show'): assert main([word, '--help']) == 0\n"
         "print(main(['--help']), main(['train', '--help']), main(['train', 'digits', '--treshold', '0.9']), end='')\n"
         "assert 'torch' not in sys.modules"
     )
