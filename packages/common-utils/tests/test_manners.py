@@ -12,7 +12,7 @@ from scarce_common_utils.command_line import Command, Operands, Option, plain_co
 from scarce_common_utils.errors import UserError
 from scarce_common_utils.options import RunOptions
 from scarce_common_utils.progress import Progress
-from scarce_common_utils.run_folder import RunFolder, to_stderr
+from scarce_common_utils.run_folder import RunFolder, config_digest, to_stderr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,12 @@ def test_manners_are_no_options_of_the_run(call):
     content = json.loads(Path("a/config.json").read_text())
     assert not {"json", "quiet", "config", "resume", "given", "inherited"} & content["options"].keys()
     assert content["given"] == ["data"]
+
+
+def test_what_becomes_of_the_model_is_no_part_of_the_digest():
+    plain = {"steps": 3, "licence": None, "push_to_hub": None}
+    assert config_digest(plain) == config_digest(plain | {"licence": "mit", "push_to_hub": "me/x"})
+    assert config_digest(plain) == config_digest({"steps": 3})  # a run of before there were these options
 
 
 def test_config_begins_the_same_run_anew_in_a_new_folder(call, capsys):

@@ -1,5 +1,6 @@
 """`imwa average` end to end."""
 
+import json
 import math
 
 import pytest
@@ -23,6 +24,10 @@ def test_it_writes_the_mean(files, tmp_path, capsys, flag):
     assert load_file(output)["w"].tolist() == [[2.5, 2.5]] * 2
     assert load_file(output)["n"].item() == 4
     assert f"{output}: mean of 2 files, 2 tensors." in capsys.readouterr().out
+    output.unlink()
+    assert main(["average", *files, flag, str(output), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"output": str(output), "files": files, "tensors": 2, "tied": {}}
 
 
 def test_ties_are_named(files, tmp_path, capsys):
@@ -37,6 +42,7 @@ def test_each_mistake_is_one_sentence_and_exit_code_2(files, tmp_path, capsys):
     for words, sentence in (
         ([files[0], "-o", output], "1 files are given"),
         (files, "No output is given"),
+        ([*files, "-o", "-"], "-o is -, but a mean is written in place"),
         ([*files, "-o", files[0]], "exists already"),
         ([files[0], str(tmp_path / "nan.safetensors"), "-o", output], "'w' of"),
         ([*files, "--ouput", output], "Did you mean --output?"),

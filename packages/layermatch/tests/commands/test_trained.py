@@ -1,6 +1,7 @@
 """`layermatch predict` and `layermatch evaluate` on a run of the digits, and what they refuse."""
 
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from layermatch.commands import main
 from layermatch.commands import outcome as outcome_module
@@ -87,6 +89,39 @@ def test_predict_takes_files_of_other_sizes_and_grey_ones_in_rgb_and_writes_a_fi
     rows = list(csv.reader(Path("found.csv").read_text().splitlines()))
     assert [row[0] for row in rows] == ["path", "one.png", "rgb.png", "large.png"]
     assert rows[1][1:] == rows[2][1:]
+
+
+def test_predict_reads_a_list_from_standard_input_and_writes_json_or_csv_to_standard_output(
+    run, capsys, test_images, monkeypatch
+):
+    write_images(test_images, count=3)
+    monkeypatch.setattr("sys.stdin", io.StringIO("new/002.png\n\nnew/000.png\n"))
+    assert main(["predict", str(run), "-", "-o", "-"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["path"] for row in rows] == ["new/002.png", "new/000.png"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("new/002.png\n"))
+    assert main(["predict", str(run), "-", "--json", "--top", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["left_out"] == []
+    assert found["predictions"][0]["path"] == "new/002.png"
+    first, second = found["predictions"][0]["classes"]
+    assert (first["class"], f"{first['confidence']:.4f}") == (rows[0]["class"], rows[0]["confidence"])
+    assert second["confidence"] <= first["confidence"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert main(["predict", str(run), "-"]) == 2
+    assert "standard input is empty" in capsys.readouterr().err
+
+
+def test_evaluate_prints_its_result_as_json(run, capsys):
+    assert main(["evaluate", str(run), "digits", "--json", "--quiet", "--out", "here"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert err == ""
+    assert found["written"] == "here"
+    assert found["numbers"]["accuracy"] == last_accuracy(run)
+    assert found | {"written": None} == json.loads(Path("here/result.json").read_text()) | {"written": None}
+    assert found["command_line"].startswith("layermatch evaluate ")
+    assert "/" not in found["command_line"]
 
 
 COLOURS = {"otter": (200, 30, 30), "seal": (30, 30, 200)}
@@ -266,6 +301,9 @@ def test_what_predict_and_evaluate_refuse(run, capsys, test_images):
     shutil.copytree(run, "damaged")
     weights = Path("damaged/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:200])
+    shutil.copytree(run, "halved")
+    tensors = {name: value.half() for name, value in load_file("halved/model/model.safetensors").items()}
+    save_file(tensors, "halved/model/model.safetensors")
     for name in "01":
         Path("colour", name).mkdir(parents=True)
         for number in range(2):
@@ -283,6 +321,7 @@ def test_what_predict_and_evaluate_refuse(run, capsys, test_images):
         (["predict", "empty", "new"], "empty holds no trained model. Give the folder of a finished run"),
         (["predict", "cut", "new"], "Finish the run first: layermatch train --resume cut"),
         (["predict", "damaged", "new"], "damaged/model/model.safetensors cannot be loaded"),
+        (["predict", "halved", "new"], "is of another model: "),
         (["predict", str(run), "new", "--top", "11"], "--top is 11, and the model knows 10 classes"),
         (
             ["evaluate", str(run), "colour"],
