@@ -89,7 +89,7 @@ def _reduce(module: str, name: str, words: tuple[Any, ...], protocol: int) -> by
 def _bare(value: Any) -> bytes:
     """The opcodes of a value, without the frame, the protocol and the stop, and without what would collide in the memo."""
     content = io.BytesIO()
-    pickler = pickle._Pickler(content, 2)  # pyright: ignore[reportAttributeAccessIssue]  (its fast mode alone leaves out the memo)
+    pickler = pickle._Pickler(content, 3)  # pyright: ignore[reportAttributeAccessIssue]  (its fast mode alone leaves out the memo)
     pickler.fast = True
     pickler.dump(value)
     return content.getvalue()[2:-1]
