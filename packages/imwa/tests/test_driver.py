@@ -285,6 +285,20 @@ def test_a_state_of_other_settings_or_another_model_is_refused():
         IMWA(other, torch.optim.SGD(other.parameters(), lr=0.1), replicas=2, episodes=3, steps=6).load_state_dict(state)
 
 
+def test_a_state_whose_start_is_another_models_is_refused_before_a_replica_needs_it():
+    model, optimizer = small()
+    iterative = IMWA(model, optimizer, replicas=2, episodes=3, steps=6)
+    finish(iterative, model, optimizer)
+    state = iterative.state_dict()
+    tensors = state["start"]["model"]["tensors"]
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].double()
+    before = copied(model)
+    with pytest.raises(ValueError, match=f"start state.*{name}.*float64"):
+        iterative.load_state_dict(state)
+    assert same(copied(model), before)
+
+
 class Scale:
     """A GradScaler's state without a GPU."""
 

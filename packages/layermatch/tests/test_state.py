@@ -51,3 +51,15 @@ def test_a_state_of_another_run_or_format_is_refused():
         state.load_state_dict(saved, digest="xyz")
     with pytest.raises(ValueError, match="format 'something else'"):
         state.load_state_dict(saved | {"format": "something else"}, digest="abc")
+
+
+def test_a_state_of_another_model_is_refused_with_its_differences_and_nothing_is_loaded():
+    state, *_ = run()
+    saved = state.state_dict(digest="abc", version="v")
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    tensors = {name: value + 1 for name, value in saved["model"].items()}
+    first, *_, last = tensors
+    tensors[first], tensors["another.weight"] = tensors[first].double(), tensors.pop(last)
+    with pytest.raises(ValueError, match=rf"{first} is float64.*{last} is missing; another.weight is not needed"):
+        state.load_state_dict(saved | {"model": tensors}, digest="abc")
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())

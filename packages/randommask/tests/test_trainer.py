@@ -2,9 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, Trainer
 
 from randommask import KmerTokenizer, MaskedBert, MaskSchedule, RandomMaskCollator, RandomMaskTrainer, masked_share
+from scarce_common_utils.errors import UserError
 from training_runs import SCHEDULE, STEPS, WIDTHS, K, arguments, model, run, sequences
 
 
@@ -55,6 +57,21 @@ def test_resume_ends_with_the_same_bits_at_the_right_widths(plain, tmp_path, wor
     assert same(parameters, plain[1])
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert losses == [line["loss"] for line in plain[2].state.log_history if "loss" in line]
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_its_differences(tmp_path):
+    run(tmp_path, save_strategy="steps", save_steps=9)
+    file = tmp_path / "checkpoint-9" / "model.safetensors"
+    tensors = load_file(file)
+    name = "bert.embeddings.position_embeddings.weight"
+    tensors["another.weight"] = tensors.pop(name)
+    tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"].double()
+    save_file(tensors, file, metadata={"format": "pt"})
+    wanted = (
+        rf"checkpoint-9 does not fit.*cls.predictions.bias is float64.*{name} is missing; another.weight is not needed"
+    )
+    with pytest.raises(UserError, match=wanted):
+        run(tmp_path, resume=str(file.parent))
 
 
 def test_epochs_are_turned_into_steps(tmp_path):

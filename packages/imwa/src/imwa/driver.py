@@ -19,7 +19,9 @@ from typing import Any
 
 import torch
 
+from imwa.averaging import module_tensors
 from imwa.batch_norm import POOLINGS
+from imwa.compatibility import require_same_form
 from imwa.optimizer_state import POLICIES, load_state, take_state
 from imwa.plan import Entry, Plan
 from imwa.reduction import ON_NAN, InTurn, Reduction
@@ -198,6 +200,8 @@ class IMWA:
         if other:
             raise ValueError(f"This state comes from a run of other settings: {'; '.join(other)}. Use the same ones.")
         live, start = state["live"], state["start"]
+        if start is not None:
+            require_same_form([module_tensors(self.model), start[MODEL]["tensors"]], what="start state")
         self._objects.load(live)
         load_state(self.optimizer, live[OPTIMIZER])
         self._start = None if start is None else {**start, MODEL: place_like(self.model, start[MODEL])}

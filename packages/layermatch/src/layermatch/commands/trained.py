@@ -15,6 +15,7 @@ from layermatch.classifier import SplitModel, split_classifier
 from layermatch.commands.network import build_model
 from layermatch.views.normalise import Normalisation, constants_on, normalise
 from scarce_common_utils.errors import UserError
+from scarce_common_utils.fitting import refuse_unfitting
 from scarce_common_utils.options import choose_device
 
 WRITTEN = ("model", "class_names", "channels", "image_size", "mean", "deviation")
@@ -129,6 +130,8 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        model.load_state_dict(load_file(file))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        stored = load_file(file)
+        refuse_unfitting(model.state_dict(), stored, whose="what it holds")
+        model.load_state_dict(stored)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(f"{file} cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -16,6 +16,7 @@ from layermatch.training.ema import ModelAverage
 from layermatch.training.guard import KeptBuffers, NonFinite
 from layermatch.training.processes import Processes
 from layermatch.training.separate import SeparateForwards
+from scarce_common_utils.fitting import refuse_unfitting
 from scarce_common_utils.random_state import capture_random_state, restore_random_state
 
 FORMAT = "layermatch-training-2"
@@ -96,13 +97,15 @@ class TrainingState:
         """Go on where `state` was taken.
 
         Raises:
-            ValueError: it has another format or belongs to a run with another digest; both are named.
+            ValueError: it has another format or belongs to a run with another digest, both are named; or it holds another model,
+                whose differences are listed.
         """
         if state.get("format") != FORMAT or state["digest"] != digest:
             raise ValueError(
                 f"The checkpoint has format {state.get('format')!r} and run digest {state.get('digest')!r}; "
                 f"{FORMAT!r} and {digest!r} are needed. It belongs to another run."
             )
+        refuse_unfitting(self.model.state_dict(), state["model"], whose="its model")
         self.model.load_state_dict(state["model"])
         self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])

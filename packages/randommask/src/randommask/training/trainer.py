@@ -10,18 +10,23 @@ Letters   N sequences, T tokens, M masked tokens, V vocabulary.
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from randommask.collator import RandomMaskCollator
 from randommask.identities import count_hidden
 from randommask.masking import IGNORED
 from randommask.models.masked_bert import MaskedBert, masked_loss
 from randommask.numbering import NumberedBatches
+from scarce_common_utils.errors import UserError
+from scarce_common_utils.fitting import refuse_unfitting
 
 
 class RandomMaskTrainer(Trainer):
@@ -156,6 +161,20 @@ class RandomMaskTrainer(Trainer):
         else:
             self._losses = self._losses + loss
         return loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Refuse a checkpoint of another MaskedBert first: the Trainer passes over names that are missing, and casts other dtypes.
+
+        Raises:
+            UserError: names, shapes or dtypes differ; the differences are listed.
+        """
+        file = Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME
+        if isinstance(self.model, MaskedBert) and file.is_file():  # others may be stored under other names
+            try:
+                refuse_unfitting(self.model.state_dict(), load_file(file), whose="its model")
+            except ValueError as error:
+                raise UserError(f"{file.parent} does not fit this run: {error} Start a new run.") from error
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def logging_state(self) -> dict[str, Any]:
         """What the next line of the log has to know of the steps since the last one: tensors and numbers."""
