@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from imwa import IMWA
-from imwa.optimizer_state import flat_state, load_groups, load_state, state_from_flat, take_groups, take_state
+from imwa.optimizer_state import (
+    KnownState,
+    flat_state,
+    load_groups,
+    load_state,
+    state_from_flat,
+    take_groups,
+    take_state,
+)
 
 
 def trained(optimizer_class, *, steps=3, dtype=torch.float32, **settings):
@@ -282,3 +290,48 @@ def test_flat_names_and_back():
     flat = flat_state(optimizer)
     assert set(flat) == {f"{number}/{name}" for number in (0, 1) for name in ("step", "exp_avg", "exp_avg_sq")}
     assert state_from_flat(flat)["1"]["exp_avg"] is flat["1/exp_avg"]
+
+
+def test_known_state_follows_every_change_of_the_optimizer():
+    weights = [torch.nn.Parameter(torch.zeros(n + 1)) for n in range(3)]
+    optimizer = torch.optim.SGD(weights[:2], lr=0.1, momentum=0.9)
+    known = KnownState(optimizer)
+
+    def step():
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+
+    def exchange_a_tensor():
+        optimizer.state[weights[0]]["momentum_buffer"] = torch.ones(1)
+
+    def exchange_a_parameter_s_state():
+        optimizer.state[weights[0]] = {"momentum_buffer": torch.ones(1)}
+
+    def one_comes():
+        optimizer.state[weights[0]]["more"] = torch.zeros(2)
+
+    def one_goes():
+        del optimizer.state[weights[1]]["momentum_buffer"]
+
+    def a_number_comes_and_changes():
+        optimizer.state[weights[1]]["count"] = optimizer.state[weights[1]].get("count", 0) + 1
+
+    def a_group_comes():
+        optimizer.add_param_group({"params": weights[2:]})
+        step()
+
+    def parameters_change_places():
+        optimizer.param_groups[0]["params"].reverse()
+
+    def all_is_loaded():
+        optimizer.load_state_dict(optimizer.state_dict())
+
+    changes = (step, exchange_a_tensor, exchange_a_parameter_s_state, one_comes, one_goes, a_number_comes_and_changes)
+    more = (a_number_comes_and_changes, a_group_comes, parameters_change_places, all_is_loaded)
+    for change in (lambda: None, *changes, *more):
+        change()
+        for _ in range(2):
+            found, expected = known(), flat_state(optimizer)
+            assert list(found) == list(expected)
+            assert all(found[name] is value for name, value in expected.items())
