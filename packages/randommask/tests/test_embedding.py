@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy
 import pytest
 import torch
@@ -6,6 +9,7 @@ from transformers import AutoModel, BertModel
 from encoder_folders import dna, kmer_folder, letter_folder
 from randommask.training.embedding import embeddings
 from randommask.training.loading import by_length, cut_into_pieces, load_encoder
+from scarce_common_utils.errors import UserError
 
 SEQUENCES = [dna(30, 0), dna(9, 1), "ACGTNACGTTGCAACRYGT", dna(75, 2), "NNNNNN"]
 
@@ -49,6 +53,16 @@ def test_embeddings_against_the_slow_twin(folders, name, pooling, layer):
     assert numpy.array_equal(
         found, embeddings(loaded, pieces, pooling=pooling, layer=None if layer == 2 else layer, batch_size=3)
     )
+
+
+def test_weights_of_another_size_are_refused_by_name(folders, tmp_path):
+    folder = shutil.copytree(folders["kmers"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 5}))
+    with pytest.raises(
+        UserError, match=r"token_type_embeddings.weight has the shape .* and \(5, \d+\) is needed \(1 such\)"
+    ):
+        load_encoder(folder)
 
 
 def test_a_long_row_is_cut_evenly_and_batches_go_by_length(folders):

@@ -85,9 +85,15 @@ def _load(folder: Path, tokenizers: Any, models: Any, *, parts: Sequence[str], *
     try:
         with quiet_transformers():
             tokenizer = tokenizers.from_pretrained(folder, **plain)
+            options = {"ignore_mismatched_sizes": True, **options}  # told below; its own error names none
             model, info = models.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
     except Exception as error:  # transformers and safetensors raise kinds of their own
         raise not_loaded(folder, error, named="MODEL") from error
+    for name, stored, needed in sorted(info["mismatched_keys"]):
+        raise UserError(
+            f"MODEL is {folder}, whose weights are not those of its config.json: {name} has the shape {tuple(stored)}, and "
+            f"{tuple(needed)} is needed ({len(info['mismatched_keys'])} such)."
+        )
     # Buffers and tied weights are never stored; a pooler is not used.
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     missing = [
