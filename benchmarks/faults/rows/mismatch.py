@@ -38,7 +38,7 @@ def case(bench: Bench, number: int) -> list[str]:
         wanted = CHANGES[place](folder)
     else:
         stranger = STRANGERS[bench.job.package][place - len(CHANGES)]
-        wanted = stranger.change(folder)
+        wanted = stranger.change(folder).removeprefix("bert.")  # an encoder's names are without
         words = [word.format(run=folder) for word in stranger.words]
     before = tree(folder)
     ended = bench.shell(words) if bench.by_shell(11, number) else bench.run(words)
