@@ -3,12 +3,14 @@
 import json
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from randommask.commands import finetune as command
 from randommask.commands import main
 from randommask.data.labelled import Labelled, Side
 from randommask.training import finetuning
+from scarce_common_utils.errors import UserError
 
 
 def test_rows_of_train_and_of_dev_and_second_ones_are_left_out():
@@ -73,3 +75,17 @@ def test_last_and_chosen_weights_have_a_score_of_their_own(tmp_path, monkeypatch
     assert numbers["mcc_last"] == 0.5
     assert numbers["mcc_chosen"] == -0.5
     assert numbers["test_rows_repeated"] == 2
+
+
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_dev_loss_that_is_no_number_stops_before_it_is_kept(tmp_path, monkeypatch, loss):
+    found = SimpleNamespace(loss=loss)
+    monkeypatch.setattr(finetuning, "predict", lambda *words, **named: found)
+    placement, logged = SimpleNamespace(autocast=None), []
+    watcher = finetuning._Watcher(
+        None, log=lambda *words, **named: logged.append(words), checkpoints=tmp_path, bar=None, placement=placement,
+        scale=None, every=1,
+    )  # type: ignore[arg-type]  # what it looks at  # fmt: skip
+    with pytest.raises(UserError, match=f"The dev loss is {loss} after step 3. The last good checkpoint is kept"):
+        watcher._score(SimpleNamespace(global_step=3, epoch=1.0, is_world_process_zero=True), model=None)
+    assert (logged, watcher.history, watcher.best) == ([], [], None)
