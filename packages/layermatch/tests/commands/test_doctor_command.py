@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from layermatch.commands import main
+from layermatch.commands import main, outcome
+from scarce_common_utils.doctor import Symptom, in_words
+from scarce_common_utils.run_reading import read_run
 
 WORDS = ["--labels-per-class", "2", "--batch-size", "4", "--unlabelled-ratio", "2", "--threshold", "1"]
 COUNTS = {f"used_of_class_{number}": 10.0 for number in range(10)}
@@ -18,7 +20,10 @@ COUNTS = {f"used_of_class_{number}": 10.0 for number in range(10)}
 def real(tmp_path_factory):
     run = tmp_path_factory.mktemp("doctor") / "run"
     words = [*WORDS, "--steps", "10", "--checkpoint-every", "5", "--evaluate-every", "2", "--tracker", "none"]
-    assert main(["train", "digits", *words, "--out", str(run)]) == 0
+    with pytest.MonkeyPatch.context() as patched:  # no figure is looked at here
+        patched.setattr(outcome, "draw_figures", lambda *args, **options: [])
+        patched.setattr(outcome, "draw_views", lambda *args, **options: None)
+        assert main(["train", "digits", *words, "--out", str(run)]) == 0
     return run
 
 
@@ -44,16 +49,14 @@ def run(real, tmp_path):
 
 
 def seen(run, capsys):
-    """Symptoms, by name; what is printed fits 80 columns."""
-    assert main(["doctor", str(run)]) == 0
-    printed = capsys.readouterr().out
-    assert max(map(len, printed.replace(str(run), "RUN").splitlines())) <= 80
+    """Symptoms, by name; what would be printed of them fits 80 columns."""
     assert main(["doctor", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["run"] == str(run)
-    for symptom in found["symptoms"]:
-        assert symptom["name"] in printed
-        assert all(symptom[part] for part in ("seen", "cause", "try"))
+    symptoms = [Symptom(one["name"], one["seen"], one["cause"], one["try"]) for one in found["symptoms"]]
+    assert all(part for symptom in symptoms for part in symptom)
+    printed = in_words(read_run(run, package="layermatch", word="doctor"), symptoms, looked_at=[])
+    assert [line for line in printed.splitlines() if len(line) > 80 and str(run) not in line] == []
     return {symptom["name"]: symptom for symptom in found["symptoms"]}
 
 
@@ -61,6 +64,13 @@ def test_a_real_run_whose_threshold_nothing_passes(real, capsys):
     found = seen(real, capsys)
     assert "0 % of the unlabelled images are used at the end" in found["No pseudo-label counts (mask rate 0)"]["seen"]
     assert "--threshold is 1." in found["No pseudo-label counts (mask rate 0)"]["seen"]
+    assert main(["doctor", str(real)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{real}\nlayermatch train, finished, 10 steps logged\n\n1. ")
+    assert max(map(len, printed.replace(str(real), "RUN").splitlines())) <= 80
+    assert (
+        "1. No pseudo-label counts (mask rate 0)\n   seen   0 % of the unlabelled images are used at the end" in printed
+    )
 
 
 def test_nothing_wrong_is_said(run, capsys):

@@ -4,15 +4,18 @@ import json
 
 import pytest
 
-from layermatch.commands import main
+from layermatch.commands import main, outcome
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("show")
     words = ["--labels-per-class", "2", "--batch-size", "4", "--steps", "4", "--tracker", "none", "--model", "cnn"]
-    for method in ("fixmatch", "supervised"):
-        assert main(["train", "digits", *words, "--method", method, "--out", str(folder / method)]) == 0
+    with pytest.MonkeyPatch.context() as patched:  # no figure is looked at here
+        patched.setattr(outcome, "draw_figures", lambda *args, **options: [])
+        patched.setattr(outcome, "draw_views", lambda *args, **options: None)
+        for method in ("fixmatch", "supervised"):
+            assert main(["train", "digits", *words, "--method", method, "--out", str(folder / method)]) == 0
     (folder / "supervised" / "result.json").unlink()
     return folder / "fixmatch", folder / "supervised"
 

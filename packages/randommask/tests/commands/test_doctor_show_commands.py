@@ -22,7 +22,9 @@ def pretrained(tmp_path_factory):
     (folder / "g.fa").write_text("".join(f">r{number}\n{dna(400, number)}\n" for number in range(12)))
     words = ["--k", "3", "--tokens", "24", "--batch-size", "4", "--evaluation-windows", "8", "--method", "dnabert"]
     out = folder / "pretrained"
-    assert main(["pretrain", str(folder / "g.fa"), *words, "--steps", str(STEPS), "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patched:  # no figure is looked at here
+        patched.setattr("randommask.training.report.draw_pretraining", lambda *args, **options: [])
+        assert main(["pretrain", str(folder / "g.fa"), *words, "--steps", str(STEPS), "--out", str(out)]) == 0
     return out
 
 
@@ -35,7 +37,9 @@ def tuned(tmp_path_factory):
         (folder / f"{name}.csv").write_text("\n".join(["sequence,label", *some]) + "\n")
     words = ["--dev", str(folder / "dev.csv"), "--test", str(folder / "test.csv"), "--k", "3", "--epochs", "4"]
     out = folder / "tuned"
-    assert main(["finetune", str(folder / "train.csv"), *words, "--learning-rate", "1e-5", "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("randommask.training.finetuning_report.draw_finetuning", lambda *args, **options: [])
+        assert main(["finetune", str(folder / "train.csv"), *words, "--learning-rate", "1e-5", "--out", str(out)]) == 0
     return out
 
 
