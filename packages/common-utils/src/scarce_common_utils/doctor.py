@@ -17,8 +17,8 @@ from scarce_common_utils.run_reading import Run, is_number, read_run, step_of
 
 LEAST_LINES = 8  # of metrics: of fewer no course is told; the commands write a hundred a run
 SHARE_OF_COURSE = 0.2  # at either end of a run that is compared: twenty of its hundred readings
-# A loss that ends less than this below its beginning counts as not falling. Runs of the built-in sets that learn lose a third
-# and more of it within their default steps; twenty readings of one batch each scatter by about a tenth of this.
+# A loss that ends less than this below its beginning counts as not falling. On the built-in digits it loses 53 % within 60 steps of
+# layermatch and 78 % within 100 of imwa.
 LEAST_FALL = 0.05
 COLUMNS = 80
 
