@@ -8,7 +8,7 @@ from pathlib import Path
 from faults.bench import Bench, Row, checkpoints, uniform
 from faults.rows.kill import being_written, sleep_in
 
-GRACE = 300.0  # seconds: torch's loading processes look for their parent every five, on a busy machine later; waited for no longer than they live
+GRACE = 300.0  # seconds, at most: loading processes look for their parent every five, and later on a busy machine
 
 
 def count(bench: Bench, size: str) -> int:
