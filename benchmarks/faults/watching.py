@@ -158,7 +158,7 @@ def faults_of_one(attempt: Attempt, watch: Watch | None) -> list[str]:
     seconds, grown = time.process_time() - began, _memory() - before
     found = list(found)
     if watch is not None:
-        found += dict.fromkeys(watch.events)
+        found += list(dict.fromkeys(watch.events))[:3]
     if said is None and attempt.refused:
         found.append("was read in silence")
     if said is not None and attempt.named not in said:
@@ -179,6 +179,7 @@ def _child(task: Task, folder: Path, hook: bool) -> None:
         os.dup2(file.fileno(), 2)
     at = os.open("at.txt", os.O_WRONLY | os.O_CREAT)
     tempfile.tempdir = str(folder)
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")  # where it is imported later, and where it was already:
     if "datasets" in sys.modules:
         sys.modules["datasets"].config.HF_DATASETS_CACHE = folder / "cache"
     watch = Watch(folder) if hook else None
