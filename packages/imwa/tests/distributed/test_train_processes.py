@@ -65,7 +65,7 @@ def same_model(one, other):
 def alone(tmp_path_factory):
     run = tmp_path_factory.mktemp("alone") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+        patch.setattr("imwa.commands.outcome.draw_figures", lambda *arguments, **named: [])
         assert main([*WORDS, "--out", str(run)]) == 0
     return run
 
@@ -83,7 +83,7 @@ def test_four_processes_write_the_run_of_one(alone, tmp_path):
 
 
 def test_stages_of_one_replica_are_those_of_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("imwa.commands.train.draw_figures", lambda *arguments, **named: [])
+    monkeypatch.setattr("imwa.commands.outcome.draw_figures", lambda *arguments, **named: [])
     words = [*WORDS, "--shared-start", "0.3", "--average-until", "0.8", "--ensemble", "--deterministic"]
     one, two = tmp_path / "one", tmp_path / "two"
     assert main([*words, "--out", str(one)]) == 0
