@@ -22,11 +22,18 @@ def differences(one: Path, other: Path) -> list[str]:
             found.append(f"{name} differs")
     found += _lines_differ(one / "metrics.jsonl", other / "metrics.jsonl")
     found += _files_differ(one / "model", other / "model")
-    newest = [max(_checkpoints(run), default=None) for run in (one, other)]
-    if newest[0] is None or newest[1] is None or newest[0].name != newest[1].name:
-        found.append(f"newest checkpoints are {newest[0]} and {newest[1]}")
-    else:
-        found += [f"{newest[0].name}: {place} differs" for place in states_differ(newest[0], newest[1])]
+    stores = [_stores(run / "checkpoints") for run in (one, other)]
+    if [store.name for store in stores[0]] != [store.name for store in stores[1]]:
+        return [
+            *found,
+            f"checkpoints are in {[store.name for store in stores[0]]} and {[store.name for store in stores[1]]}",
+        ]
+    for pair in zip(*stores, strict=True):
+        newest = [max(_checkpoints(store), default=None) for store in pair]
+        if newest[0] is None or newest[1] is None or newest[0].name != newest[1].name:
+            found.append(f"newest checkpoints are {newest[0]} and {newest[1]}")
+        else:
+            found += [f"{newest[0].name}: {place} differs" for place in states_differ(newest[0], newest[1])]
     return found
 
 
@@ -40,8 +47,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _checkpoints(run: Path) -> list[Path]:
-    return [path for path in (run / "checkpoints").glob("step-*") if path.suffix != ".sha256"]
+def _stores(folder: Path) -> list[Path]:
+    """The folder of a run's checkpoints, or those in it of several processes that each keep their own."""
+    return sorted(folder.glob("process-*-of-*")) or [folder]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("step-*") if path.suffix != ".sha256"]
 
 
 def _lines_differ(one: Path, other: Path) -> list[str]:

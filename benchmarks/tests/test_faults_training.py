@@ -9,6 +9,7 @@ import torch
 from faults.bench import Bench
 from faults.children import Ended
 from faults.jobs import JOBS
+from faults.comparing import differences
 from faults.poisons import Poison
 from faults.recorders import digest, merged
 from faults.rows import data_order, death, non_finite
@@ -140,3 +141,29 @@ def test_cases_take_turns():
     assert {non_finite.of_number(bench, number).value for number in range(60)} == {"nan", "inf", "-inf"}
     assert death.count(bench, "small") == 6
     assert death.SIGNALS == (signal.SIGKILL, signal.SIGSTOP)
+
+
+def finished_run(folder):
+    from safetensors.torch import save_file
+
+    for name in ("config.json", "split.json", "result.json"):
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    (folder / "metrics.jsonl").write_text("")
+    save_file({"w": torch.ones(2)}, folder / "model" / "model.safetensors")
+    for rank in range(2):
+        store = folder / "checkpoints" / f"process-{rank}-of-2"
+        store.mkdir(parents=True)
+        torch.save({"w": torch.full((2,), float(rank))}, store / "step-00000004.pt")
+    return folder
+
+
+def test_checkpoints_of_each_process_are_compared(tmp_path):
+    one, other = (finished_run(tmp_path / name) for name in ("one", "other"))
+    assert differences(one, other) == []
+    torch.save({"w": torch.full((2,), 3.0)}, other / "checkpoints" / "process-1-of-2" / "step-00000004.pt")
+    assert differences(one, other) == ["step-00000004.pt: state.w differs"]
+    (other / "checkpoints" / "process-1-of-2" / "step-00000004.pt").unlink()
+    assert differences(one, other)[0].startswith("newest checkpoints are")
+    (other / "checkpoints" / "process-1-of-2").rmdir()
+    assert differences(one, other)[0].startswith("checkpoints are in ['process-0-of-2', 'process-1-of-2']")
