@@ -8,8 +8,8 @@ import torch
 
 from faults.bench import Bench
 from faults.children import Ended
-from faults.jobs import JOBS
 from faults.comparing import differences
+from faults.jobs import JOBS
 from faults.poisons import Poison
 from faults.recorders import digest, merged
 from faults.rows import data_order, death, non_finite
