@@ -197,7 +197,7 @@ STRANGERS: dict[str, tuple[Stranger, ...]] = {
     "imwa": (
         *_on_resume("train", *_in_checkpoint(*_LIVE), *_OF_IMAGES, partial(of_value, "format", "imwa-training-1")),
         *_on_resume("train", partial(of_tensors, renamed, _START), partial(of_tensors, finer, _START)),
-        *(Stranger(partial(of_other, edit), _AVERAGE) for edit in (taller_head, renamed, coarser)),
+        *(Stranger(partial(of_other, edit), _AVERAGE) for edit in (taller_head, renamed, finer)),
     ),
     "randommask": (
         *_on_resume("pretrain", *_in_checkpoint(), partial(of_json, "split.json", other_digest)),

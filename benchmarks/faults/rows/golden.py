@@ -73,15 +73,15 @@ def digests(run: Path) -> dict[str, Any]:
 
 
 def key_of_machine() -> str:
-    """What the bits depend on: processor, its vector instructions, torch."""
-    model = platform.machine()
-    file = Path("/proc/cpuinfo")
+    """What the bits depend on: processor, its vector instructions, what torch uses of them, torch."""
+    file, processor = Path("/proc/cpuinfo"), platform.machine()
     if file.is_file():
-        model = next(
-            (line.partition(":")[2].strip() for line in file.read_text().splitlines() if line.startswith("model name")),
-            model,
-        )
-    return f"{model}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
+        lines = (line.partition(":") for line in file.read_text().partition("\n\n")[0].splitlines())
+        told = {name.strip(): value.strip() for name, _, value in lines}
+        names = [told[name] for name in ("model name", "cpu family", "model") if name in told]
+        vectors = sorted(flag for flag in told.get("flags", "").split() if flag.startswith(("avx", "fma", "amx")))
+        processor = " ".join([*(names or [processor]), *vectors])
+    return f"{processor}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
 
 
 def keep(scratch: Path) -> None:
