@@ -19,9 +19,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HANGS_AFTER = (
-    1800.0  # seconds; a command here takes one to five, and got 10 CPU seconds in 180 on a machine that others held
-)
+# A command here takes one to five seconds, and got 10 CPU seconds in 180 on a machine that others held.
+HANGS_AFTER = 1800.0  # seconds
+GRACE = 300.0  # seconds, at most: loading processes look for their parent every five, and later on a busy machine
 
 Fault = Callable[[], None]
 
@@ -123,9 +123,31 @@ def from_the_shell(package: str, words: Sequence[str], *, folder: Path) -> Ended
     return Ended(child.returncode, child.stdout + child.stderr, time.monotonic() - began)
 
 
+def left_behind(parent: int) -> list[str]:
+    """Sentences on processes of a command that ended which do not end too."""
+    end = time.monotonic() + GRACE
+    while (left := children_of_group(parent)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return [f"process {pid} was left behind" for pid in left]
+
+
+def children_of_group(parent: int) -> list[int]:
+    """Processes of the group that the command `parent` made; Linux alone can tell."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat") if os.path.isdir("/proc") else ():
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z" and int(fields[2]) == parent and int(entry.parent.name) != parent:
+            found.append(int(entry.parent.name))
+    return found
+
+
 def _command(package: str, words: list[str], folder: Path, said: Path, fault: Fault | None) -> None:
     """In the child: output into a file, the fault, the command, its exit code."""
     os.chdir(folder)
+    multiprocessing.set_start_method(None, force=True)  # a command's own children start as they do from the shell
     os.setpgid(0, 0)  # so that who it leaves behind can be told from others
     with said.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from faults.bench import Bench, Row, uniform
-from faults.children import Child
+from faults.children import Child, left_behind
 
 IN_A_ROW = 10  # kills of one run, in every fifteenth case of the large size
 
@@ -32,7 +32,8 @@ def case(bench: Bench, number: int) -> list[str]:
             sleep_in(child, uniform(generator, 0.1, 0.9) * seconds / (1 if kills == 1 else 3))
         child.send(signal.SIGKILL)
         child.wait()
-    return bench.go_on(folder, form, shell=bench.by_shell(1, number))
+    found = bench.go_on(folder, form, shell=bench.by_shell(1, number))
+    return found + left_behind(child.pid)
 
 
 def being_written(folder: Path) -> bool:

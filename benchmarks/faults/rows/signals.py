@@ -1,14 +1,10 @@
 """Row 7: SIGTERM and SIGINT, sent for real: the step under way is kept, the exit code says which, no process is left, resume is equal."""
 
-import os
 import signal
-import time
-from pathlib import Path
 
 from faults.bench import Bench, Row, checkpoints, uniform
+from faults.children import left_behind
 from faults.rows.kill import being_written, sleep_in
-
-GRACE = 300.0  # seconds, at most: loading processes look for their parent every five, and later on a busy machine
 
 
 def count(bench: Bench, size: str) -> int:
@@ -33,10 +29,7 @@ def case(bench: Bench, number: int) -> list[str]:
     if kind == 2:
         child.send(signal.SIGINT)
     ended = child.wait()
-    end = time.monotonic() + GRACE
-    while (left := children_of_group(child.pid)) and time.monotonic() < end:
-        time.sleep(0.2)
-    found = [f"process {pid} was left behind" for pid in left]
+    found = left_behind(child.pid)
     if ended.code == 0:  # it came to its end before the signal
         return found + bench.go_on(folder, form)
     # Of two that are pending at once Python hears the lower number first.
@@ -48,19 +41,6 @@ def case(bench: Bench, number: int) -> list[str]:
     if "is kept" in ended.last and not checkpoints(folder):
         found.append(f"it said {ended.last!r}, and no checkpoint is there")
     return found + bench.go_on(folder, form, shell=bench.by_shell(7, number))
-
-
-def children_of_group(parent: int) -> list[int]:
-    """Processes of the group that the command `parent` made; Linux alone can tell."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat") if os.path.isdir("/proc") else ():
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z" and int(fields[2]) == parent and int(entry.parent.name) != parent:
-            found.append(int(entry.parent.name))
-    return found
 
 
 ROW = Row(7, "SIGTERM and SIGINT, twice and during a save", count, case)
