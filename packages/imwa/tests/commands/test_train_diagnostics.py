@@ -219,7 +219,7 @@ def test_a_replica_that_diverged_stops_the_run_by_default(pictures, tmp_path, mo
     diverge(monkeypatch, at={2})
     assert main(["train", pictures, *IMWA, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "'conv.weight' of replica 0 of episode 0 holds NaN" in error
+    assert "'model.conv.weight' holds NaN or infinity after step 1 of replica 0, episode 0" in error
     assert "--on-nan leave-out" in error
     assert not (tmp_path / "run" / "result.json").exists()
 
