@@ -8,13 +8,13 @@ asked for the steps from each start on.
 """
 
 import functools
-import gc
 import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -255,14 +255,16 @@ def watch(package: str, file: Path, last: int | None) -> None:
 
 
 def sittings(package: str, words: Sequence[str], folder: Path, file: Path, turns: list[Loading], last: int) -> None:
-    """In the child: the run in as many commands as it has steps, each stopped by a signal in its first step."""
-    gc.freeze()  # or every look for garbage, which the Trainer takes at each begin, walks over all that was imported
+    """In the child: the run in as many commands as it has steps, each stopped by a signal in its first step.
+
+    All but the first are run in forks of this process, which so knows what one step leaves in memory, imports above all, and no more.
+    """
     file.unlink(missing_ok=True)
     micro = int(words[words.index("--accumulation") + 1]) if "--accumulation" in words else 1
 
     def then(count: int) -> None:
         if recorder.sitting == STEPS - 1 and count == micro:
-            sys.exit(0)
+            sys.exit(128 + signal.SIGTERM)
         if count == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -272,10 +274,29 @@ def sittings(package: str, words: Sequence[str], folder: Path, file: Path, turns
         recorder.begin(number)
         recorder.loading.clear()
         recorder.loading.update(turn.more)
-        code = main([*(words if number == 0 else [words[0], "--resume", str(folder)]), *turn.words])
+        command = [*(words if number == 0 else [words[0], "--resume", str(folder)]), *turn.words]
+        code = main(command) if number == 0 else forked(main, command)
         if code != 128 + signal.SIGTERM:
             sys.exit(f"sitting {number} ended with {code}")
     sys.exit(0)
+
+
+def forked(main: Callable[[list[str]], int], words: list[str]) -> int:
+    """Exit code of a command in a fork of this process: what it leaves in memory is not there for the next one."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code: object = 1
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 class Numbers(Dataset[Any]):
