@@ -61,4 +61,6 @@ def bench(config: BenchConfig) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_commands("speed", "0.1.0", {"rows": Command(bench, BenchConfig)}, ["rows", *sys.argv[1:]]))
+    raise SystemExit(
+        run_commands("speed", "0.1.0", {"rows": Command(bench, BenchConfig, mannered=False)}, ["rows", *sys.argv[1:]])
+    )

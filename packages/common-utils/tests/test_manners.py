@@ -94,6 +94,21 @@ def test_quiet_leaves_results_and_errors_alone(call, capsys):
     assert capsys.readouterr() == ("", "scarce-common-utils: steps is 3, and that is wrong.\n")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToolConfig:
+    json: Annotated[Path | None, Option("File to write")] = None
+    given: frozenset[str] = frozenset()
+
+
+def test_a_tool_with_a_json_file_of_its_own_keeps_it(capsys):
+    got: list[ToolConfig] = []
+    tool = {"rows": Command(got.append, ToolConfig, mannered=False)}
+    assert run_commands("x", "1", tool, ["rows", "--json", "rows.json"]) == 0
+    assert got[0].json == Path("rows.json")
+    assert run_commands("x", "1", tool, ["rows", "--quiet"]) == 2
+    assert "Unknown option: --quiet" in capsys.readouterr().err
+
+
 def test_manners_are_no_options_of_the_run(call):
     call("train", "d", "--json", "--quiet", "--out", "a")
     content = json.loads(Path("a/config.json").read_text())

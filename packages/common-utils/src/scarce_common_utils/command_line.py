@@ -33,11 +33,15 @@ _CHANGES_NOTHING = frozenset({"config", "out", "device", *_MAY_ALWAYS_CHANGE})
 
 
 class Command(NamedTuple):
-    """`function` does the work; `config` is its dataclass; `hints` answers option names of other projects with ours."""
+    """`function` does the work; `config` is its dataclass; `hints` answers option names of other projects with ours.
+
+    `mannered`: whether it has `--json` and `--quiet`; a tool with a `--json FILE` of its own has not.
+    """
 
     function: Callable[[Any], Result]
     config: type
     hints: Mapping[str, str] = {}
+    mannered: bool = True
 
 
 def run_commands(name: str, version: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
@@ -224,7 +228,11 @@ def _adapter(command: Command, words: Sequence[str], *, program: str, name: str)
 
     function = none if operands is None else several if operands[2] else single
     function.__annotations__["config"] = Annotated[flags, Parameter(name="*")]
-    function.__annotations__["manners"] = Annotated[_annotated(Manners)[0], Parameter(name="*")]
+    function.__annotations__["manners"] = (
+        Annotated[_annotated(Manners)[0], Parameter(name="*")]
+        if command.mannered
+        else Annotated[Any, Parameter(parse=False)]
+    )
     if operands is not None:
         kind = str if operands[2] else str | None
         function.__annotations__["found"] = Annotated[kind, Parameter(name=operands[1].name, help=operands[1].help)]
@@ -274,7 +282,8 @@ def _sentence(error: Exception, words: Sequence[str], *, name: str, commands: Ma
     command = next((word for word in words if word in commands), None)
     unknown = next((word for word in text.split() if word.startswith("--")), "").rstrip(".,:")
     if command is not None and "Unknown option" in text:
-        fields = (*dataclasses.fields(commands[command].config), *dataclasses.fields(Manners))
+        shared = dataclasses.fields(Manners) if commands[command].mannered else ()
+        fields = (*dataclasses.fields(commands[command].config), *shared)
         known = ["--" + field.name.replace("_", "-") for field in fields]
         hint = commands[command].hints.get(unknown.split("=")[0].lstrip("-").replace("-", "_"))
         if hint is not None:
