@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ KINDS = {
 
 
 def _layermatch(poison: Poison) -> None:
-    from layermatch.training import loop, step
-
+    loop: Any = import_module("layermatch.training.loop")
+    step: Any = import_module("layermatch.training.step")
     train_step, forward, all_finite = loop.train_step, step.forward, step.all_finite
     now = {"step": -1, "names": ()}
 
@@ -78,8 +79,7 @@ def _layermatch(poison: Poison) -> None:
 
 
 def _imwa(poison: Poison) -> None:
-    from imwa.training import loop
-
+    loop: Any = import_module("imwa.training.loop")
     train_step = loop.train_step
 
     def stepped(state: Any, images: Tensor, *, objective: Any, **options: Any) -> None:

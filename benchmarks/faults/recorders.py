@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def _layermatch(note: Note) -> None:
-    from layermatch.training import loop
-
+    loop: Any = import_module("layermatch.training.loop")
     train_step = loop.train_step
 
     def recorded(state: Any, batch: Any, *, views: Any, **options: Any) -> None:
@@ -132,16 +132,15 @@ def _wrap_loaders(package: str, loading: dict[str, Any]) -> None:
     """Give every DataLoader of the package's own module that has workers the options of `loading` too."""
     if package == "imwa":  # its command reads by threads
         return
-    if package == "layermatch":
-        from layermatch.data import streaming as module
-    else:
-        from randommask.training import trainer as module
+    module: Any = import_module(
+        "layermatch.data.streaming" if package == "layermatch" else "randommask.training.trainer"
+    )
     plain = module.DataLoader
 
     def loader(*words: Any, **options: Any) -> Any:
         return plain(*words, **(options | loading if options.get("num_workers") else options))
 
-    module.DataLoader = loader  # type: ignore[misc]  # put in on purpose, in the child alone
+    module.DataLoader = loader
 
 
 RECORDERS: dict[str, Callable[[Note], None]] = {"layermatch": _layermatch, "imwa": _imwa, "randommask": _randommask}

@@ -118,7 +118,9 @@ class _Others:
         with suppress(Exception):  # a group that met at a file, by a person's own script, has no store to ask
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             limit = datetime.timedelta(seconds=_ANSWER)
-            store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=limit)
+            store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  (documented there)
+                address, port, is_master=False, wait_for_workers=False, timeout=limit
+            )
             self._exchange(store)
             return store
         return None
