@@ -7,6 +7,7 @@ import lzma
 import pickle
 
 import pytest
+import torch
 
 from encoder_folders import kmer_folder, letter_folder
 from randommask.commands.dna import _local
@@ -169,3 +170,11 @@ def test_what_is_packed_is_unpacked_in_pieces(tmp_path, monkeypatch):
         path = tmp_path / "a.csv"
         path.write_bytes(pack(raw[:20]) + pack(raw[20:]))
         assert read_table(path).sequences == ["ACGTTGCA", "GATTACAG"]
+
+
+def test_a_pickle_among_the_trainers_files_is_a_sentence(tmp_path):
+    from randommask.training.pretraining import pickles_refused
+
+    torch.save({"a": print}, tmp_path / "scheduler.pt")
+    with pytest.raises(UserError, match=rf"{tmp_path} holds a file with more than tensors"), pickles_refused(tmp_path):
+        torch.load(tmp_path / "scheduler.pt", weights_only=True)

@@ -30,7 +30,7 @@ from transformers.trainer_utils import IntervalStrategy
 from randommask.training.chunking import collate_pieces, even_pieces, pooled
 from randommask.training.classification import Score, score
 from randommask.training.encoders import specials_of
-from randommask.training.pretraining import Placement
+from randommask.training.pretraining import Placement, pickles_refused
 from randommask.training.processes import share_of_batch
 from randommask.training.quiet import quiet_transformers
 from randommask.training.regression import Fit, fit
@@ -157,14 +157,16 @@ def finetune(
             every=tuning.evaluate_every,
         )
         if resume_from is not None:
-            watcher.load(resume_from / _BEST)
+            with pickles_refused(resume_from):
+                watcher.load(resume_from / _BEST)
         trainer = _PoolingTrainer(
             model, arguments, data_collator=train.collate, train_dataset=train, callbacks=[watcher]
         )
         trainer.scale = scale
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch, not a sum already divided
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        with pickles_refused(resume_from):
+            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     with suppress(OSError):  # holds something, or another process was first
         scratch.rmdir()
     return watcher.tuned()

@@ -8,10 +8,11 @@ Source    DNABERT's README and MultiMolecule's card: beta2 0.98, learning rate 4
 """
 
 import math
+import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,9 +127,10 @@ def pretrain(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Watcher(watch, scratch, bar, request=request, logging=trainer.logging_state))
-        if resume_from is not None:
-            trainer.load_logging_state(_logging_state(resume_from))
-        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        with pickles_refused(resume_from):
+            if resume_from is not None:
+                trainer.load_logging_state(_logging_state(resume_from))
+            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     if trainer.is_world_process_zero() and scratch.is_dir() and not any(scratch.iterdir()):
         scratch.rmdir()
     if request.signal is not None and trainer.state.global_step < optimisation.steps:
@@ -167,6 +169,22 @@ def measure_steps(
         trainer.add_callback(clock)
         trainer.train()
     return clock.cost()
+
+
+@contextmanager
+def pickles_refused(checkpoint: Path | None) -> Iterator[None]:
+    """Of the Trainer's pickles torch reads tensors and numbers alone; one with anything else in it is refused by the checkpoint's name.
+
+    Raises:
+        UserError: there is such a file.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{checkpoint} holds a file with more than tensors and numbers in it, which no run writes and which is not read. Take the "
+            "checkpoint away; the run then goes on from the one before it."
+        ) from error
 
 
 def _logging_state(checkpoint: Path) -> dict[str, Any]:
