@@ -123,7 +123,8 @@ class Watch:
             )
             return self._outside(event, path) if writes else None
         if event in _CHANGES:
-            return next((found for path in words[:2] if (found := self._outside(event, path))), None)
+            places = words[1:2] if event == "shutil.copyfile" else words[:2]  # what is copied is read
+            return next((found for path in places if (found := self._outside(event, path))), None)
         return None
 
     def _inside(self, path: str) -> bool:
