@@ -148,7 +148,8 @@ def rows_of(ids, labels):
 def test_one_process_speaks_and_all_end_well(pair):
     folder, lines, told = pair
     assert told[1][0].splitlines() == [f"codes {[0] * len(lines)}"]
-    assert "randommask" not in told[1][1]
+    # torch's C++ may warn there that process 0, which holds the store, was the first to leave
+    assert not [line for line in told[1][1].splitlines() if line.startswith("randommask")]
     assert told[0][0].splitlines()[-1] == f"codes {[0] * len(lines)}"
     for word in ("pretrain-whole", "pretrain-cut", "finetune-whole", "finetune-cut", "mouse/2"):
         assert word in told[0][0]
