@@ -22,6 +22,7 @@ def case(bench: Bench, number: int) -> list[str]:
     _, seconds = bench.whole(form)
     folder = bench.folder(f"killed-{number}")
     kills = IN_A_ROW if number >= 300 else 1
+    killed: list[int] = []
     for _ in range(kills):
         begun = (folder / "config.json").is_file()
         words = [bench.job.words[0], "--resume", str(folder)] if begun else [*bench.words(form), "--out", str(folder)]
@@ -32,8 +33,9 @@ def case(bench: Bench, number: int) -> list[str]:
             sleep_in(child, uniform(generator, 0.1, 0.9) * seconds / (1 if kills == 1 else 3))
         child.send(signal.SIGKILL)
         child.wait()
+        killed.append(child.pid)
     found = bench.go_on(folder, form, shell=bench.by_shell(1, number))
-    return found + left_behind(child.pid)
+    return found + [sentence for pid in killed for sentence in left_behind(pid)]
 
 
 def being_written(folder: Path) -> bool:
