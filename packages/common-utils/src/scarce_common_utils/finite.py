@@ -41,12 +41,13 @@ def named(places: list[str]) -> str:
     return repr(places[0]) + (f" and {more} more tensor{'s' if more > 1 else ''}" if more else "")
 
 
-def refuse_not_finite(state: Any, *, when: str) -> None:
+def refuse_not_finite(state: Any, *, when: str, or_else: str = "") -> None:
     """Raise where something that is to be kept is not finite.
 
     Args:
         state: nested dicts, lists and tuples of what is to be kept; the keys are said.
         when: such as `after step 12`.
+        or_else: a sentence with another way out.
 
     Raises:
         UserError: the first tensor is named.
@@ -56,7 +57,7 @@ def refuse_not_finite(state: Any, *, when: str) -> None:
         raise UserError(
             f"{named(places)} {'holds' if len(places) == 1 else 'hold'} NaN or infinity {when}. That is not kept; the last "
             "checkpoint is finite, and --resume goes on from it. If it comes again, lower --learning-rate in a new run, or compute in "
-            "--precision float32."
+            f"--precision float32.{f' {or_else}' if or_else else ''}"
         )
 
 

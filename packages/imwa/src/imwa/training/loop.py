@@ -292,7 +292,8 @@ class _Loop:
         """Stop a run whose replica is no longer finite, unless it may be left out of the average."""
         if self.state.iterative.on_nan == "stop":
             where = f"after step {step} of replica {replica.index}, episode {self.episodes_before + replica.episode}"
-            refuse_not_finite(kept(self.state), when=where)
+            way_out = "Or give --on-nan leave-out, which leaves a replica that diverged out of the average."
+            refuse_not_finite(kept(self.state), when=where, or_else=way_out)
 
 
 def kept(state: TrainingState) -> dict[str, Any]:
