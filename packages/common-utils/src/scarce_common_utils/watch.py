@@ -12,6 +12,7 @@ Seconds in which this process was itself stopped, or its machine asleep, do not 
 import os
 import re
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -117,6 +118,8 @@ class _Others:
 
         with suppress(Exception):  # a group that met at a file, by a person's own script, has no store to ask
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            # Refused at once where nobody listens; torch's own client would try again for minutes, and complain.
+            socket.create_connection((address, port), timeout=_ANSWER).close()
             limit = datetime.timedelta(seconds=_ANSWER)
             store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  (documented there)
                 address, port, is_master=False, wait_for_workers=False, timeout=limit
