@@ -5,6 +5,7 @@ command, as in a library's use, nothing is known and nothing is said. No path, h
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import shlex
@@ -54,8 +55,13 @@ def versions(package: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in (package, "scarce-common-utils", "torch", "numpy", *loaded):
         with contextlib.suppress(metadata.PackageNotFoundError):  # a program that is no distribution
-            found[name] = metadata.version(name)
+            found[name] = _version(name)
     return found
+
+
+@functools.cache  # asked for at every file of a run, and each answer reads the distribution's metadata
+def _version(distribution: str) -> str:
+    return metadata.version(distribution)
 
 
 def data_digest_of(split: Mapping[str, Any]) -> str:

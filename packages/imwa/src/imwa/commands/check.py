@@ -51,8 +51,6 @@ class CheckConfig(TrainConfig):
     config: Path | None = None
     licence: str | None = None
     push_to_hub: str | None = None
-    licence: str | None = None
-    push_to_hub: str | None = None
 
 
 def check(config: CheckConfig) -> dict[str, Any]:

@@ -202,5 +202,3 @@ class CheckConfig(TrainConfig):
     config: Path | None = None
     licence: str | None = None
     push_to_hub: str | None = None
-    licence: str | None = None
-    push_to_hub: str | None = None
